@@ -1,0 +1,97 @@
+"""The runtime's settings: one frozen dataclass, parsed once; a flag's default is the field's default.
+
+Imports no torch: `wenxin-runtime --help` and the server process stay light.
+"""
+
+import argparse
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from wenxin_runtime.errors import ConfigError
+
+
+def _flag(default: Any, help: str, **argparse_options: Any) -> Any:  # noqa: A002 - argparse's own word
+    return field(default=default, metadata={"help": help, **argparse_options})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeConfig:
+    """How to serve one checkpoint. Field `max_num_seqs` is flag `--max-num-seqs`, and so on."""
+
+    model_dir: str
+    host: str = _flag("127.0.0.1", "address to listen on; 0.0.0.0 in a pod")
+    port: int = _flag(8000, "HTTP port; 0 picks a free one and prints it")
+    served_model_name: tuple[str, ...] = _flag((), "name(s) that requests may use (default: the directory's name)", nargs="+")
+    device: str = _flag("auto", "auto takes a GPU where torch finds one", choices=("auto", "cpu", "cuda"))
+    dtype: str = _flag("auto", "auto: bfloat16 on a GPU, float32 on a CPU", choices=("auto", "float32", "bfloat16", "float16"))
+    max_model_len: int | None = _flag(None, "longest prompt plus answer in tokens (default: the checkpoint's context)")
+    max_num_seqs: int = _flag(32, "sequences that run at the same time (the slots)")
+    queue_size: int = _flag(100, "requests that may wait for a slot; one more is answered 503 with Retry-After")
+    max_num_batched_tokens: int | None = _flag(None, "token budget of one step (default: 512 on a CPU, 8192 on a GPU)")
+    block_size: int = _flag(16, "tokens in one block of the KV cache")
+    kv_cache_memory_bytes: int | None = _flag(None, "size of the KV cache (default: what fits; on a CPU at most 2 GiB)")
+    gpu_memory_utilization: float = _flag(0.9, "share of the GPU's memory for weights, activations and KV cache")
+    enable_prefix_caching: bool = _flag(True, "reuse KV blocks of equal prompt prefixes", action=argparse.BooleanOptionalAction)
+    seed: int = _flag(0, "seed for requests that bring none")
+    cpu_threads: int | None = _flag(None, "threads of one operator on a CPU (default: the cores this process may use)")
+    max_logprobs: int = _flag(20, "most alternatives a request may ask for per token")
+    chat_template: str | None = _flag(None, "file with a Jinja chat template that replaces the checkpoint's own")
+    shutdown_delay: float = _flag(5.0, "seconds after SIGTERM in which new requests are still served (endpoints catch up)")
+    drain_timeout: float = _flag(300.0, "seconds after the delay in which accepted requests may finish")
+    log_level: str = _flag("info", "log level", choices=("debug", "info", "warning", "error"))
+
+    def __post_init__(self) -> None:
+        """Refuse values that no checkpoint can be served with.
+
+        Raises:
+            ConfigError: names the flag.
+        """
+        for name in ("max_num_seqs", "block_size", "max_model_len", "max_num_batched_tokens", "kv_cache_memory_bytes", "cpu_threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{flag_of(name)} must be at least 1, got {value}")
+        for name in ("queue_size", "shutdown_delay", "drain_timeout", "max_logprobs"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{flag_of(name)} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--port must lie between 0 and 65535, got {self.port}")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise ConfigError(f"--gpu-memory-utilization must lie in (0, 1], got {self.gpu_memory_utilization}")
+
+
+def flag_of(name: str) -> str:
+    """Spell a field as its flag."""
+    return "--" + name.replace("_", "-")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the positional MODEL_DIR and one flag per field of RuntimeConfig."""
+    parser.add_argument("model_dir", metavar="MODEL_DIR", help="directory with config.json, *.safetensors and tokenizer.json")
+    for spec in dataclasses.fields(RuntimeConfig):
+        if spec.name == "model_dir":
+            continue
+        options = dict(spec.metadata)
+        if spec.default not in (None, (), True, False):
+            options["help"] += " (default: %(default)s)"
+        if "action" not in options and "choices" not in options:
+            options["type"] = _parser_of(str(spec.type))
+        parser.add_argument(flag_of(spec.name), dest=spec.name, default=spec.default, **options)
+
+
+def from_args(args: argparse.Namespace) -> RuntimeConfig:
+    """Build the config from parsed flags.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    values = {spec.name: getattr(args, spec.name) for spec in dataclasses.fields(RuntimeConfig)}
+    values["served_model_name"] = tuple(values["served_model_name"])
+    return RuntimeConfig(**values)
+
+
+def _parser_of(annotation: str) -> type:
+    for kind in (int, float):
+        if kind.__name__ in annotation:
+            return kind
+    return str

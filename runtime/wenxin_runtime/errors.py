@@ -1,0 +1,97 @@
+"""What can go wrong in the runtime, as one tree.
+
+    RuntimeFailure          ends the process; goes to the termination log with its reason
+      ConfigError           a flag or a combination of flags
+      CheckpointError       the model directory: missing file, layout, dtype, truncated shard
+      EngineDied            the engine process is gone
+    RequestError            ends one request; becomes an OpenAI error body
+      InvalidRequest        400
+      ModelNotFound         404
+      Overloaded            503 with Retry-After
+      EngineUnavailable     503 (or 500 in the middle of a stream)
+"""
+
+
+class RuntimeFailure(Exception):
+    """The process cannot go on.
+
+    Attributes:
+        reason: CamelCase, becomes the reason of the condition that the operator shows.
+        exit_code: What the process exits with.
+    """
+
+    reason = "RuntimeFailure"
+    exit_code = 1
+
+
+class ConfigError(RuntimeFailure):
+    """A flag's value, or a combination of flags, makes no sense."""
+
+    reason = "InvalidFlags"
+    exit_code = 2
+
+
+class CheckpointError(RuntimeFailure):
+    """The model directory cannot be served; the message names the file and what to do."""
+
+    reason = "InvalidCheckpoint"
+    exit_code = 3
+
+
+class EngineDied(RuntimeFailure):
+    """The engine process ended on its own."""
+
+    reason = "EngineDied"
+    exit_code = 4
+
+
+class RequestError(Exception):
+    """One request cannot be answered; nothing else is disturbed.
+
+    Attributes:
+        status: HTTP status code.
+        type: OpenAI's error type.
+        param: The request's field at fault, where there is one.
+        code: OpenAI's machine-readable code, where there is one.
+        retry_after: Seconds for the Retry-After header, where a retry makes sense.
+    """
+
+    status = 500
+    type = "internal_error"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, code: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+        self.retry_after = retry_after
+
+
+class InvalidRequest(RequestError):
+    """The request is malformed or asks for what this model cannot do."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class ModelNotFound(RequestError):
+    """The request names a model that is not served here."""
+
+    status = 404
+    type = "invalid_request_error"
+
+
+class Overloaded(RequestError):
+    """All slots and all queue places are taken, or the server drains."""
+
+    status = 503
+    type = "service_unavailable"
+
+
+class EngineUnavailable(RequestError):
+    """The engine is loading, or died while it worked on the request."""
+
+    status = 503
+    type = "service_unavailable"

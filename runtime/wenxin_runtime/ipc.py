@@ -1,0 +1,145 @@
+"""What the server process and the engine process say to each other, as msgspec structs over two ZeroMQ PUSH/PULL sockets.
+
+The server sends `ToEngine`, the engine `FromEngine`; both are tagged unions in MessagePack. Imports no torch.
+"""
+
+from typing import Literal
+
+import msgspec
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How to choose the next token; names and meaning as in vLLM and the OpenAI API.
+
+    `temperature` 0 is greedy. `top_k` 0 and `top_p` 1 and `min_p` 0 switch the filter off. `seed` makes the draw
+    repeatable whatever else runs in the batch. `logprobs` is the number of alternatives per generated token
+    (None: no logprobs at all, 0: only the chosen token's); `prompt_logprobs` the same for the prompt's tokens.
+    """
+
+    max_tokens: int
+    min_tokens: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+
+
+class Submit(msgspec.Struct, frozen=True, tag=True):
+    """One sequence to generate. The server has checked lengths and ranges, and that a queue place is free."""
+
+    request_id: str
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+    cache_salt: str = ""
+
+
+class Abort(msgspec.Struct, frozen=True, tag=True):
+    """The client went away or a stop string was found: free the blocks, send nothing more for these ids."""
+
+    request_ids: tuple[str, ...]
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag=True):
+    """End the engine process; the server has no open request left, or has given up on them."""
+
+
+ToEngine = Submit | Abort | Shutdown
+
+FinishReason = Literal["stop", "length", "error"]
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log probabilities (natural log, of the unmodified distribution) at one position.
+
+    `rank` of the chosen token counts from 1; `top` lists the most likely tokens, best first, as (token id, logprob).
+    """
+
+    logprob: float
+    rank: int
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one step added to one request. The last delta of a request, and only that one, has a `finish_reason`.
+
+    `stop_token_id` is the EOS or stop token that ended it, and is the last of `token_ids`. `prompt_logprobs` comes once, with the first
+    delta: one entry per prompt token, None for the first. `error` explains finish_reason "error".
+    """
+
+    request_id: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    finish_reason: FinishReason | None = None
+    stop_token_id: int | None = None
+    cached_tokens: int = 0
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+    error: str | None = None
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine's state after a step. Times are seconds of this step; counters are totals since the start."""
+
+    waiting: int = 0
+    running: int = 0
+    kv_blocks_used: int = 0
+    kv_blocks_total: int = 0
+    batch_tokens: int = 0
+    batch_sequences: int = 0
+    schedule_seconds: float = 0.0
+    forward_seconds: float = 0.0
+    sample_seconds: float = 0.0
+    preemptions_total: int = 0
+    prompt_tokens_total: int = 0
+    generation_tokens_total: int = 0
+    prefix_cache_queries_total: int = 0
+    prefix_cache_hits_total: int = 0
+
+
+class Loading(msgspec.Struct, frozen=True, tag=True):
+    """Progress of the weights, in bytes."""
+
+    done: int
+    total: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The engine has loaded the weights, sized the KV cache and generated one token; requests may come."""
+
+    max_model_len: int
+    kv_blocks: int
+    block_size: int
+    device: str
+    dtype: str
+    parameters: int
+    load_seconds: float
+
+
+class Outputs(msgspec.Struct, frozen=True, tag=True):
+    """What one step produced. Sent after every step, and once more with no delta when the engine falls idle."""
+
+    deltas: tuple[Delta, ...]
+    stats: EngineStats
+
+
+class Fatal(msgspec.Struct, frozen=True, tag=True):
+    """The engine ends: `reason` is CamelCase, `message` is for a person and says what to do."""
+
+    reason: str
+    message: str
+    exit_code: int = 1
+
+
+FromEngine = Loading | Ready | Outputs | Fatal
+
+encode = msgspec.msgpack.Encoder().encode
+decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode
+decode_from_engine = msgspec.msgpack.Decoder(FromEngine).decode
