@@ -8,11 +8,25 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from wenxin_runtime.errors import ConfigError
 
 
 def _flag(default: Any, help: str, **argparse_options: Any) -> Any:  # noqa: A002 - argparse's own word
     return field(default=default, metadata={"help": help, **argparse_options})
+
+
+_AT_LEAST_ONE = (
+    "max_num_seqs",
+    "block_size",
+    "max_model_len",
+    "max_num_batched_tokens",
+    "kv_cache_memory_bytes",
+    "cpu_threads",
+    "max_request_bytes",
+)
+_NOT_NEGATIVE = ("queue_size", "shutdown_delay", "drain_timeout", "max_logprobs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +36,13 @@ class RuntimeConfig:
     model_dir: str
     host: str = _flag("127.0.0.1", "address to listen on; 0.0.0.0 in a pod")
     port: int = _flag(8000, "HTTP port; 0 picks a free one and prints it")
-    served_model_name: tuple[str, ...] = _flag((), "name(s) that requests may use (default: the directory's name)", nargs="+")
+    served_model_name: tuple[str, ...] = _flag(
+        (), "name(s) that requests may use (default: the directory's name)", nargs="+"
+    )
     device: str = _flag("auto", "auto takes a GPU where torch finds one", choices=("auto", "cpu", "cuda"))
-    dtype: str = _flag("auto", "auto: bfloat16 on a GPU, float32 on a CPU", choices=("auto", "float32", "bfloat16", "float16"))
+    dtype: str = _flag(
+        "auto", "auto: bfloat16 on a GPU, float32 on a CPU", choices=("auto", "float32", "bfloat16", "float16")
+    )
     max_model_len: int | None = _flag(None, "longest prompt plus answer in tokens (default: the checkpoint's context)")
     max_num_seqs: int = _flag(32, "sequences that run at the same time (the slots)")
     queue_size: int = _flag(100, "requests that may wait for a slot; one more is answered 503 with Retry-After")
@@ -32,12 +50,17 @@ class RuntimeConfig:
     block_size: int = _flag(16, "tokens in one block of the KV cache")
     kv_cache_memory_bytes: int | None = _flag(None, "size of the KV cache (default: what fits; on a CPU at most 2 GiB)")
     gpu_memory_utilization: float = _flag(0.9, "share of the GPU's memory for weights, activations and KV cache")
-    enable_prefix_caching: bool = _flag(True, "reuse KV blocks of equal prompt prefixes", action=argparse.BooleanOptionalAction)
+    enable_prefix_caching: bool = _flag(
+        True, "reuse KV blocks of equal prompt prefixes", action=argparse.BooleanOptionalAction
+    )
     seed: int = _flag(0, "seed for requests that bring none")
     cpu_threads: int | None = _flag(None, "threads of one operator on a CPU (default: the cores this process may use)")
     max_logprobs: int = _flag(20, "most alternatives a request may ask for per token")
+    max_request_bytes: int = _flag(16 * 2**20, "largest HTTP request body in bytes; a larger one is answered 413")
     chat_template: str | None = _flag(None, "file with a Jinja chat template that replaces the checkpoint's own")
-    shutdown_delay: float = _flag(5.0, "seconds after SIGTERM in which new requests are still served (endpoints catch up)")
+    shutdown_delay: float = _flag(
+        5.0, "seconds after SIGTERM in which new requests are still served (endpoints catch up)"
+    )
     drain_timeout: float = _flag(300.0, "seconds after the delay in which accepted requests may finish")
     log_level: str = _flag("info", "log level", choices=("debug", "info", "warning", "error"))
 
@@ -47,11 +70,11 @@ class RuntimeConfig:
         Raises:
             ConfigError: names the flag.
         """
-        for name in ("max_num_seqs", "block_size", "max_model_len", "max_num_batched_tokens", "kv_cache_memory_bytes", "cpu_threads"):
+        for name in _AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{flag_of(name)} must be at least 1, got {value}")
-        for name in ("queue_size", "shutdown_delay", "drain_timeout", "max_logprobs"):
+        for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ConfigError(f"{flag_of(name)} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.port <= 65535:
@@ -67,12 +90,14 @@ def flag_of(name: str) -> str:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the positional MODEL_DIR and one flag per field of RuntimeConfig."""
-    parser.add_argument("model_dir", metavar="MODEL_DIR", help="directory with config.json, *.safetensors and tokenizer.json")
+    parser.add_argument(
+        "model_dir", metavar="MODEL_DIR", help="directory with config.json, *.safetensors and tokenizer.json"
+    )
     for spec in dataclasses.fields(RuntimeConfig):
         if spec.name == "model_dir":
             continue
         options = dict(spec.metadata)
-        if spec.default not in (None, (), True, False):
+        if spec.default not in (None, ()) and not isinstance(spec.default, bool):
             options["help"] += " (default: %(default)s)"
         if "action" not in options and "choices" not in options:
             options["type"] = _parser_of(str(spec.type))
@@ -88,6 +113,16 @@ def from_args(args: argparse.Namespace) -> RuntimeConfig:
     values = {spec.name: getattr(args, spec.name) for spec in dataclasses.fields(RuntimeConfig)}
     values["served_model_name"] = tuple(values["served_model_name"])
     return RuntimeConfig(**values)
+
+
+def to_json(config: RuntimeConfig) -> str:
+    """Spell `config` for the engine process's --config; `from_json` is the way back."""
+    return msgspec.json.encode(config).decode()
+
+
+def from_json(text: str) -> RuntimeConfig:
+    """Build the config that `to_json` spelled."""
+    return msgspec.json.decode(text, type=RuntimeConfig)
 
 
 def _parser_of(annotation: str) -> type:

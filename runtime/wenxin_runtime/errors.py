@@ -1,14 +1,16 @@
 """What can go wrong in the runtime, as one tree.
 
-    RuntimeFailure          ends the process; goes to the termination log with its reason
-      ConfigError           a flag or a combination of flags
-      CheckpointError       the model directory: missing file, layout, dtype, truncated shard
-      EngineDied            the engine process is gone
-    RequestError            ends one request; becomes an OpenAI error body
-      InvalidRequest        400
-      ModelNotFound         404
-      Overloaded            503 with Retry-After
-      EngineUnavailable     503 (or 500 in the middle of a stream)
+- `RuntimeFailure` ends the process and goes to the termination log with its reason
+    - `ConfigError` a flag or a combination of flags
+    - `CheckpointError` the model directory: missing file, layout, dtype, truncated shard
+    - `EngineDied` the engine process is gone
+- `RequestError` ends one request and becomes an OpenAI error body
+    - `InvalidRequest` 400
+    - `ModelNotFound` 404
+    - `RequestTooLarge` 413
+    - `Overloaded` 503 with Retry-After
+    - `EngineUnavailable` 503 with Retry-After
+    - `GenerationFailed` 500
 """
 
 
@@ -39,10 +41,15 @@ class CheckpointError(RuntimeFailure):
 
 
 class EngineDied(RuntimeFailure):
-    """The engine process ended on its own."""
+    """The engine process ended, on its own or with a reason that it reported."""
 
     reason = "EngineDied"
     exit_code = 4
+
+    def __init__(self, message: str, *, reason: str | None = None, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason or type(self).reason
+        self.exit_code = exit_code or type(self).exit_code
 
 
 class RequestError(Exception):
@@ -83,15 +90,29 @@ class ModelNotFound(RequestError):
     type = "invalid_request_error"
 
 
+class RequestTooLarge(RequestError):
+    """The body is larger than --max-request-bytes."""
+
+    status = 413
+    type = "invalid_request_error"
+
+
 class Overloaded(RequestError):
-    """All slots and all queue places are taken, or the server drains."""
+    """All slots and all queue places are taken."""
 
     status = 503
     type = "service_unavailable"
 
 
 class EngineUnavailable(RequestError):
-    """The engine is loading, or died while it worked on the request."""
+    """The engine is loading, the server stops, or the engine died while it worked on the request."""
 
     status = 503
     type = "service_unavailable"
+
+
+class GenerationFailed(RequestError):
+    """The engine gave this request up, or the server made a mistake; other requests go on."""
+
+    status = 500
+    type = "internal_error"

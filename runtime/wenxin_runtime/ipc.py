@@ -1,4 +1,4 @@
-"""What the server process and the engine process say to each other, as msgspec structs over two ZeroMQ PUSH/PULL sockets.
+"""What the server process and the engine process say to each other: msgspec structs over two ZeroMQ PUSH/PULL sockets.
 
 The server sends `ToEngine`, the engine `FromEngine`; both are tagged unions in MessagePack. Imports no torch.
 """
@@ -71,8 +71,8 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
 class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one step added to one request. The last delta of a request, and only that one, has a `finish_reason`.
 
-    `stop_token_id` is the EOS or stop token that ended it, and is the last of `token_ids`. `prompt_logprobs` comes once, with the first
-    delta: one entry per prompt token, None for the first. `error` explains finish_reason "error".
+    `stop_token_id` is the EOS or stop token that ended it, and is the last of `token_ids`. `prompt_logprobs` comes
+    once, with the first delta: one entry per prompt token, None for the first. `error` explains finish_reason "error".
     """
 
     request_id: str
