@@ -27,6 +27,7 @@ check: setup ## Format, lint, types, import contracts, generated files (under a 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m wenxin_operator.api.schema --check
+	$(BIN)/python -m docs.generate --check
 
 .PHONY: fmt
 fmt: setup ## Format and apply the safe lint fixes
@@ -52,6 +53,10 @@ demo-down: setup ## Remove what `make demo` made
 .PHONY: crds
 crds: setup ## Write crds/ and the chart's copy from the pydantic models
 	$(BIN)/python -m wenxin_operator.api.schema
+
+.PHONY: docs
+docs: setup ## Write docs/reference from the fields, flags, settings and metrics in the code
+	$(BIN)/python -m docs.generate
 
 .PHONY: bench
 bench: setup ## Measure us and the peers side by side; results go to bench/results
