@@ -62,7 +62,7 @@ def main() -> None:
     result["read_gb_per_s"] = round(read_bandwidth() / 1e9, 2)
     result["fp32_gemm_gflop_per_s"] = round(gemm_rate() / 1e9, 1)
     print(
-        f"memory {result['read_gb_per_s']} GB/s, fp32 GEMM {result['fp32_gemm_gflop_per_s']} GFLOP/s, {plan.threads} threads"
+        f"memory {result['read_gb_per_s']} GB/s, GEMM {result['fp32_gemm_gflop_per_s']} GFLOP/s, {plan.threads} threads"
     )
     with tempfile.TemporaryDirectory(prefix="wenxin-bench-") as scratch:
         model_dir = Path(scratch) / "model"
@@ -155,11 +155,13 @@ def _rounded(row: Figures) -> dict[str, float]:
 
 def _print(row: dict[str, Any]) -> None:
     us, them = row["wenxin"], row["transformers"]
+    share = row.get("share_of_read_bandwidth")
     print(
         f"{row['dtype']:>9} x{row['concurrency']:<3} "
-        f"tok/s {us['tokens_per_second']:7.1f} vs {them['tokens_per_second']:7.1f} ({row['ratio']:.2f}x)  TTFT {us['ttft_p50_ms']:.0f} vs {them['ttft_p50_ms']:.0f} ms  "
-        f"ITL {us['itl_p50_ms']:.1f} vs {them['itl_p50_ms']:.1f} ms  same tokens {row['same_tokens']}"
-        + (f"  bandwidth {100 * row['share_of_read_bandwidth']:.0f} %" if "share_of_read_bandwidth" in row else "")
+        f"tok/s {us['tokens_per_second']:7.1f} vs {them['tokens_per_second']:7.1f} ({row['ratio']:.2f}x)  "
+        f"TTFT {us['ttft_p50_ms']:.0f} vs {them['ttft_p50_ms']:.0f} ms  "
+        f"ITL {us['itl_p50_ms']:.1f} vs {them['itl_p50_ms']:.1f} ms  "
+        f"same tokens {row['same_tokens']}" + (f"  bandwidth {share:.0%}" if share else "")
     )
 
 
