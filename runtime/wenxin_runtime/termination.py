@@ -34,8 +34,8 @@ def _fitted(result: dict[str, object]) -> bytes:
     text = _encoded(result)
     message = str(result.get("message", ""))
     while len(text) > LIMIT_BYTES and message:
-        # A character of the message can take up to 12 bytes in JSON ("\ud83d\ude00"), so cut what surely is too much.
-        message = message[: len(message) - max(1, (len(text) - LIMIT_BYTES) // 12)]
+        # A character takes at most 6 bytes ("\u0000"), so this never cuts more than it must.
+        message = message[: len(message) - max(1, (len(text) - LIMIT_BYTES) // 6)]
         text = _encoded({**result, "message": message + "…"})
     return text
 
