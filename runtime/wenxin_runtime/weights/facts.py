@@ -1,0 +1,48 @@
+"""What `wenxin-runtime inspect` prints and the operator copies into a model's status."""
+
+from pathlib import Path
+
+import msgspec
+
+from wenxin_runtime.errors import CheckpointError
+from wenxin_runtime.weights.checkpoint import open_checkpoint
+from wenxin_runtime.weights.digest import digest_tree
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a checkpoint is; `msgspec.json.encode` gives the agreed JSON (`hiddenSize`, ...)."""
+
+    digest: str
+    architecture: str
+    parameters: int
+    bytes: int
+    layers: int
+    hidden_size: int
+    context_length: int
+    vocab_size: int
+    dtype: str
+
+
+def inspect(model_dir: str | Path) -> Facts:
+    """Verify a checkpoint without loading it onto a device. Needs no torch.
+
+    Raises:
+        CheckpointError: says which file is wrong and what to do.
+    """
+    checkpoint = open_checkpoint(model_dir)
+    config = checkpoint.config
+    try:
+        digest = digest_tree(checkpoint.model_dir)
+    except OSError as error:
+        raise CheckpointError(f"{model_dir} cannot be read: {error}") from error
+    return Facts(
+        digest=digest,
+        architecture=config.architecture,
+        parameters=checkpoint.parameters,
+        bytes=checkpoint.bytes,
+        layers=config.num_layers,
+        hidden_size=config.hidden_size,
+        context_length=config.context_length,
+        vocab_size=config.vocab_size,
+        dtype=checkpoint.dtype,
+    )

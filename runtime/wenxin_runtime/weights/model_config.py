@@ -1,0 +1,190 @@
+"""config.json and generation_config.json, in the spellings that ERNIE 4.5 checkpoints come in, as one frozen value."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wenxin_runtime.errors import CheckpointError
+
+# The early hub code wrote Ernie4_5_ForCausalLM.
+ARCHITECTURES = {
+    "Ernie4_5ForCausalLM": "Ernie4_5ForCausalLM",
+    "Ernie4_5_ForCausalLM": "Ernie4_5ForCausalLM",
+}
+_ARCHITECTURE_OF_MODEL_TYPE = {"ernie4_5": "Ernie4_5ForCausalLM"}
+_DEFAULT_ROPE_THETA = 500_000.0
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The shape of an ERNIE 4.5 text model. Nothing here has a default: a checkpoint says what it is.
+
+    Attributes:
+        architecture: Canonical name, a key of `wenxin_runtime.models.MODELS`.
+        head_dim: Width of one head; on the 0.3B it is not hidden_size / num_heads.
+        context_length: Positions the model was trained for (`max_position_embeddings`).
+        dtype: Stored dtype by config.json, None where it does not say.
+        eos_token_ids: Tokens that end an answer.
+    """
+
+    architecture: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope_theta: float
+    context_length: int
+    tie_word_embeddings: bool
+    use_bias: bool
+    dtype: str | None
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+
+
+def read_model_config(model_dir: Path) -> ModelConfig:
+    """Read and check the configuration.
+
+    Raises:
+        CheckpointError: no such directory, no config.json, malformed JSON, an architecture, format or field value
+            that this runtime does not serve. The message names the file and the field.
+    """
+    if not model_dir.is_dir():
+        raise CheckpointError(f"{model_dir} is not a directory; give the directory that holds config.json")
+    path = model_dir / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; give the directory that save_pretrained wrote or the hub serves")
+    raw = _Fields(path, read_json(path))
+    architecture = _architecture(raw)
+    _refuse_unserved(raw)
+    num_heads = raw.positive("num_attention_heads")
+    hidden_size = raw.positive("hidden_size")
+    config = ModelConfig(
+        architecture=architecture,
+        vocab_size=raw.positive("vocab_size"),
+        hidden_size=hidden_size,
+        intermediate_size=raw.positive("intermediate_size"),
+        num_layers=raw.positive("num_hidden_layers"),
+        num_heads=num_heads,
+        num_kv_heads=raw.positive("num_key_value_heads", num_heads),
+        head_dim=raw.positive("head_dim", hidden_size // num_heads),
+        rms_norm_eps=raw.number("rms_norm_eps", 1e-5),
+        rope_theta=_rope_theta(raw),
+        context_length=raw.positive("max_position_embeddings"),
+        tie_word_embeddings=bool(raw.get("tie_word_embeddings", default=True)),
+        use_bias=bool(raw.get("use_bias", default=False)),
+        dtype=_dtype(raw),
+        bos_token_id=raw.get("bos_token_id"),
+        eos_token_ids=_eos_token_ids(model_dir, raw),
+    )
+    if config.num_heads % config.num_kv_heads:
+        raise raw.error("num_key_value_heads", f"must divide num_attention_heads {config.num_heads}")
+    if config.head_dim % 2:
+        raise raw.error("head_dim", "must be even, rotary embedding turns pairs")
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error}); download it again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no JSON object; download it again")
+    return content
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """Typed access to a JSON object; an error names file and field."""
+
+    path: Path
+    content: dict[str, Any]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        value = self.content.get(name)
+        return default if value is None else value
+
+    def positive(self, name: str, default: int | None = None) -> int:
+        value = self.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.error(name, "must be a positive whole number")
+        return value
+
+    def number(self, name: str, default: float) -> float:
+        value = self.get(name, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+            raise self.error(name, "must be a positive number")
+        return float(value)
+
+    def error(self, name: str, demand: str) -> CheckpointError:
+        return CheckpointError(f"{self.path}: {name} {demand}, got {self.content.get(name)!r}")
+
+
+def _architecture(raw: _Fields) -> str:
+    names = raw.get("architectures") or [_ARCHITECTURE_OF_MODEL_TYPE.get(raw.get("model_type", ""), "")]
+    for name in names:
+        if name in ARCHITECTURES:
+            return ARCHITECTURES[name]
+    served = ", ".join(sorted(set(ARCHITECTURES.values())))
+    raise CheckpointError(f"{raw.path}: architectures {names} is not served by this release; it serves {served}")
+
+
+def _refuse_unserved(raw: _Fields) -> None:
+    """Refuse what would load and then compute something else than the checkpoint means."""
+    quantization = raw.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        raise CheckpointError(
+            f"{raw.path}: quantization_config ({method}) is not served by this release; "
+            "use the unquantised checkpoint of the same model"
+        )
+    if raw.get("hidden_act", "silu") not in ("silu", "swish"):
+        raise raw.error("hidden_act", "must be silu")
+    if raw.get("compression_ratio", 1.0) != 1.0:
+        raise raw.error("compression_ratio", "must be 1.0")
+
+
+def _rope_theta(raw: _Fields) -> float:
+    """Read either spelling: rope_theta and rope_scaling (hub), or rope_parameters (transformers 5)."""
+    for name in ("rope_scaling", "rope_parameters"):
+        settings = raw.get(name, {})
+        kind = settings.get("rope_type", settings.get("type", "default")) if isinstance(settings, dict) else settings
+        if kind != "default":
+            raise raw.error(name, "must be of type default")
+    theta = raw.get("rope_parameters", {}).get("rope_theta")
+    return float(theta) if theta is not None else raw.number("rope_theta", _DEFAULT_ROPE_THETA)
+
+
+def _dtype(raw: _Fields) -> str | None:
+    for name in ("dtype", "torch_dtype"):
+        value = raw.get(name)
+        if value is not None and value not in _DTYPES:
+            raise raw.error(name, f"must be one of {', '.join(_DTYPES)}")
+        if value is not None:
+            return str(value)
+    return None
+
+
+def _eos_token_ids(model_dir: Path, raw: _Fields) -> tuple[int, ...]:
+    """As transformers' generate: generation_config.json first, else config.json; one id or a list."""
+    path = model_dir / "generation_config.json"
+    sources = [_Fields(path, read_json(path)), raw] if path.is_file() else [raw]
+    for source in sources:
+        value = source.get("eos_token_id")
+        ids = value if isinstance(value, list) else [value]
+        if value is not None:
+            if not all(isinstance(token, int) and token >= 0 for token in ids):
+                raise source.error("eos_token_id", "must be a token id or a list of them")
+            return tuple(ids)
+    return ()
