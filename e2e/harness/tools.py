@@ -27,17 +27,23 @@ COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-schedul
 
 @dataclass(frozen=True)
 class Tool:
-    """One Go program. `package` is an import path with its version, or None for the module in e2e/cluster."""
+    """One Go program. `package` is an import path with its version, or a folder of the module in e2e/cluster."""
 
     name: str
-    package: str | None
+    package: str
     cold: str  # what a first build costs on two cores, for the person who waits
 
+    @property
+    def ours(self) -> bool:
+        """True for a package of our own module."""
+        return self.package.startswith(".")
 
-KUBE = Tool("kube", None, "all of Kubernetes and etcd compile once: 6 to 10 minutes and 2.5 GB of memory on 2 cores")
+
+KUBE = Tool("kube", ".", "all of Kubernetes and etcd compile once: 6 to 10 minutes and 2.5 GB of memory on 2 cores")
 HELM = Tool("helm", "helm.sh/helm/v4/cmd/helm@v4.2.4", "2 to 4 minutes on 2 cores")
 COREDNS = Tool("coredns", "github.com/coredns/coredns@v1.14.7", "2 to 4 minutes on 2 cores")
-ALL = (KUBE, HELM, COREDNS)
+PAUSE = Tool("pause", "./pause", "seconds")
+ALL = (KUBE, HELM, COREDNS, PAUSE)
 
 
 def binary(tool: Tool) -> Path:
@@ -54,6 +60,11 @@ def binary(tool: Tool) -> Path:
 def component(name: str) -> Path:
     """Path of a Kubernetes component, etcd or kubectl: a link to the one binary that holds them all."""
     return binary(KUBE).with_name(name)
+
+
+def all_built() -> bool:
+    """True when nothing has to be compiled any more."""
+    return all((_folder(tool) / tool.name).exists() for tool in ALL)
 
 
 def kubernetes_version() -> str:
@@ -86,17 +97,16 @@ def _go_version(program: str) -> tuple[int, ...]:
 
 def _folder(tool: Tool) -> Path:
     content = hashlib.sha256(" ".join(_flags(tool)).encode())
-    if tool.package:
-        content.update(tool.package.encode())
-    else:
-        for source in [*sorted(MODULE.glob("*.go")), MODULE / "go.mod", MODULE / "go.sum"]:
+    content.update(tool.package.encode())
+    if tool.ours:
+        for source in [*sorted((MODULE / tool.package).glob("*.go")), MODULE / "go.mod", MODULE / "go.sum"]:
             content.update(source.name.encode() + source.read_bytes())
     return paths.cache() / "tools" / f"{tool.name}-{content.hexdigest()[:16]}"
 
 
 def _flags(tool: Tool) -> list[str]:
     linker = "-s -w"
-    if tool.package is None:
+    if tool is KUBE:
         version = kubernetes_version()
         major, minor, _ = version.removeprefix("v").split(".")
         for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"):
@@ -107,25 +117,23 @@ def _flags(tool: Tool) -> list[str]:
 
 def _build(tool: Tool, target: Path) -> None:
     compiler = go()
-    source = tool.package or f"Kubernetes {kubernetes_version()}"
+    source = f"Kubernetes {kubernetes_version()}" if tool is KUBE else tool.package
     say(f"• Building {tool.name} ({source}) once for this machine: {tool.cold}.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         environment = os.environ | {"CGO_ENABLED": "0", "GOBIN": scratch, "GOFLAGS": "-buildvcs=false"}
-        verb = (
-            ["install", *_flags(tool), tool.package] if tool.package else ["build", *_flags(tool), "-o", scratch, "."]
-        )
+        verb = ["build", "-o", scratch] if tool.ours else ["install"]
         run_logged(
-            [compiler, *verb],
+            [compiler, *verb, *_flags(tool), tool.package],
             what=f"building {tool.name}",
             log=target.parent / "build.log",
             environment=environment,
-            directory=Path("/") if tool.package else MODULE,
+            directory=MODULE if tool.ours else Path("/"),
         )
         built = next(iter(Path(scratch).iterdir()), None)
         if built is None:
             raise BuildError(f"Go built {source} and left nothing; see {target.parent / 'build.log'}.")
-        if tool.package is None:
+        if tool is KUBE:
             _link_components(target)
         built.replace(target)
     say(f"  {tool.name} is in {target.parent}")
