@@ -10,6 +10,8 @@ OperatorError
     Invalid             400, 413 and 422: the object is refused; `causes` name the fields
     Gone                410: a list's continue token or a watch's version is too old
     Unreachable         no answer, or only 429 and 5xx, after all retries
+  NameTaken             an object that is not ours stands where a child belongs
+  SpecError             a spec that cannot be served as written; becomes the condition Accepted
 """
 
 from dataclasses import dataclass
@@ -79,3 +81,19 @@ class Gone(ApiError):
 
 class Unreachable(ApiError):
     """No useful answer within the time and the retries allowed."""
+
+
+class NameTaken(OperatorError):
+    """An object that is not ours has the name that a child needs. It is left alone."""
+
+
+class SpecError(OperatorError):
+    """A spec cannot be served as written; the message names the field.
+
+    Attributes:
+        reason: CamelCase, the reason of the condition Accepted.
+    """
+
+    def __init__(self, message: str, *, reason: str = "InvalidSpec") -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,0 +1,93 @@
+"""One home for every key, kind, label, annotation and child name; nothing is spelled twice.
+
+Decides no behaviour and imports nothing of ours.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+Raw = Mapping[str, Any]
+"""An API object as JSON says it."""
+
+GROUP = "serving.wenxin.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+FIELD_MANAGER = "wenxin-operator"
+
+WENXIN_DEPLOYMENT = "WenxinDeployment"
+WENXIN_MODEL = "WenxinModel"
+DEPLOYMENT = "Deployment"
+POD = "Pod"
+SERVICE = "Service"
+SERVICE_ACCOUNT = "ServiceAccount"
+CONFIG_MAP = "ConfigMap"
+NETWORK_POLICY = "NetworkPolicy"
+POD_DISRUPTION_BUDGET = "PodDisruptionBudget"
+JOB = "Job"
+ENDPOINT_SLICE = "EndpointSlice"
+CONTROLLER_REVISION = "ControllerRevision"
+PERSISTENT_VOLUME_CLAIM = "PersistentVolumeClaim"
+
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY = FIELD_MANAGER
+"""On everything the operator makes, pods included: the one selector of all watches of children."""
+LABEL_DEPLOYMENT = f"{GROUP}/deployment"
+LABEL_MODEL = f"{GROUP}/model"
+LABEL_REVISION = f"{GROUP}/revision"
+"""On pods: hash of the template they were made from; it tells old pods from new ones without a look at ReplicaSets."""
+LABEL_CLIENTS = f"{GROUP}/clients"
+"""On a namespace, with value "true": its pods may call every model of the cluster that this operator serves."""
+LABEL_SOURCE = f"{GROUP}/source-hash"
+"""On inspect Jobs: which contents (source and claim) they read."""
+LABEL_ATTEMPT = f"{GROUP}/attempt"
+"""On inspect Jobs: 1 for the first, one more after each failure."""
+ANNOTATION_APPLIED = f"{GROUP}/applied-hash"
+"""On children: hash of the manifest that was applied last."""
+ANNOTATION_DIGEST = f"{GROUP}/model-digest"
+"""On pods: digest of the weights they serve; other weights at the same path are another revision."""
+
+
+class Key(NamedTuple):
+    """Names one resource to reconcile; `kind` is WenxinDeployment or WenxinModel."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+OWNER_LABEL: Mapping[str, str] = {WENXIN_DEPLOYMENT: LABEL_DEPLOYMENT, WENXIN_MODEL: LABEL_MODEL}
+"""Primary kind -> the label whose value names it on its children."""
+
+
+def content_hash(value: Any, length: int = 8) -> str:
+    """Hash JSON-like content, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def flags_config_map(deployment: str, flags: str) -> str:
+    """Name the ConfigMap by what it holds, so that it never needs to change."""
+    return f"{deployment}-flags-{content_hash(flags)}"
+
+
+def revision(deployment: str, data: Any) -> str:
+    """Name the ControllerRevision that keeps an accepted spec."""
+    return f"{deployment}-{content_hash(data)}"
+
+
+def inspect_job(model: str, inputs: Any, attempt: int) -> str:
+    """Name a Job by what it reads and with which image; at most 63 characters, for its pods' labels repeat it."""
+    tail = f"-inspect-{content_hash(inputs)}-{attempt}"
+    return model[: 63 - len(tail)].rstrip("-.") + tail
+
+
+def inspect_policy(model: str) -> str:
+    """Name the NetworkPolicy of a model's inspect Jobs."""
+    return f"{model}-inspect"
+
+
+def endpoint(deployment: str, namespace: str) -> str:
+    """The base URL that OpenAI clients in the cluster take."""
+    return f"http://{deployment}.{namespace}.svc:8000/v1"

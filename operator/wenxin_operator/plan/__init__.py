@@ -1,0 +1,1 @@
+"""Spec and snapshot in, the objects that should exist out. Pure: no clock, no client, no chance."""
