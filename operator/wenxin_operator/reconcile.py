@@ -59,12 +59,12 @@ class Writer(Protocol):
         """Server-side apply as `names.FIELD_MANAGER`, with force and strict field validation; returns the live one."""
         ...
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
-        """Delete in the background, only the object with that uid; absent or another uid is fine."""
+    async def delete(self, target: Raw) -> None:
+        """Delete this very object (by uid) in the background; absent or replaced is fine."""
         ...
 
-    async def write_status(self, resource: Raw) -> Raw:
-        """PUT the status subresource; `resource` is the whole object, its resourceVersion the precondition."""
+    async def apply_status(self, resource: Raw, status: Raw) -> Raw:
+        """Server-side apply of the whole status of this very resource."""
         ...
 
     async def emit(self, event: Event) -> None:
