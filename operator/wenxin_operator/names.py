@@ -6,6 +6,7 @@ Decides no behaviour and imports nothing of ours.
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 Raw = dict[str, Any]
@@ -59,6 +60,51 @@ class Key(NamedTuple):
 
 OWNER_LABEL: Mapping[str, str] = {WENXIN_DEPLOYMENT: LABEL_DEPLOYMENT, WENXIN_MODEL: LABEL_MODEL}
 """Primary kind -> the label whose value names it on its children."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """How a kind is addressed on the API server.
+
+    Attributes:
+        ours: Only objects that carry our managed-by label are listed and watched; False: all of the kind.
+    """
+
+    api_version: str
+    plural: str
+    ours: bool = True
+
+
+RESOURCES: Mapping[str, Resource] = {
+    WENXIN_DEPLOYMENT: Resource(API_VERSION, "wenxindeployments", ours=False),
+    WENXIN_MODEL: Resource(API_VERSION, "wenxinmodels", ours=False),
+    PERSISTENT_VOLUME_CLAIM: Resource("v1", "persistentvolumeclaims", ours=False),
+    POD: Resource("v1", "pods"),
+    SERVICE: Resource("v1", "services"),
+    SERVICE_ACCOUNT: Resource("v1", "serviceaccounts"),
+    CONFIG_MAP: Resource("v1", "configmaps"),
+    NETWORK_POLICY: Resource("networking.k8s.io/v1", "networkpolicies"),
+    POD_DISRUPTION_BUDGET: Resource("policy/v1", "poddisruptionbudgets"),
+    JOB: Resource("batch/v1", "jobs"),
+    DEPLOYMENT: Resource("apps/v1", "deployments"),
+    CONTROLLER_REVISION: Resource("apps/v1", "controllerrevisions"),
+    # The EndpointSlice controller copies the Service's labels to its slices.
+    ENDPOINT_SLICE: Resource("discovery.k8s.io/v1", "endpointslices"),
+}
+"""Every kind that is watched. A child carries the label of one kind of owner only, never both."""
+
+
+def path_of(kind: str, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+    """The path of a collection, an object or its subresource."""
+    resource = RESOURCES[kind]
+    root = f"/apis/{resource.api_version}" if "/" in resource.api_version else f"/api/{resource.api_version}"
+    parts = [root, *(("namespaces", namespace) if namespace else ()), resource.plural, name, subresource]
+    return "/".join(part for part in parts if part)
+
+
+def selector_of(kind: str) -> str:
+    """The label selector of a kind's lists and watches; empty where all objects are wanted."""
+    return f"{LABEL_MANAGED_BY}={MANAGED_BY}" if RESOURCES[kind].ours else ""
 
 
 def content_hash(value: Any, length: int = 8) -> str:
