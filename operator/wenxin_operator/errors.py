@@ -80,7 +80,15 @@ class Gone(ApiError):
 
 
 class Unreachable(ApiError):
-    """No useful answer within the time and the retries allowed."""
+    """No useful answer within the time and the retries allowed.
+
+    Attributes:
+        retry_after: The server's Retry-After header, as it came.
+    """
+
+    def __init__(self, message: str, *, status: int = 0, retry_after: str | None = None) -> None:
+        super().__init__(message, status=status)
+        self.retry_after = retry_after
 
 
 class NameTaken(OperatorError):

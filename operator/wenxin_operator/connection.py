@@ -1,0 +1,200 @@
+"""Where the API server is and who we are there: a kubeconfig or the pod's service account, as an aiohttp session.
+
+A session carries middlewares, so kopf's watches and our own requests share one way to log in. kopf can not select by
+label on the server's side; the middleware `SelectChildren` makes it (docs/adr/0007).
+"""
+
+import base64
+import os
+import ssl
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientResponse
+
+from wenxin_operator.errors import ConfigurationError
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+TOKEN_SECONDS = 60.0  # the kubelet rotates a token well before it expires; client-go looks again as often
+
+
+class Token:
+    """A bearer token out of a file, read again once a minute and when it was refused.
+
+    Args:
+        path: The file; it must exist when the token is first used.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._clock = path, clock
+        self._value, self._read_at = "", float("-inf")
+
+    def __call__(self, *, fresh: bool = False) -> str:
+        """The token; `fresh` reads the file whatever the token's age."""
+        if fresh or self._clock() - self._read_at >= TOKEN_SECONDS:
+            self._value, self._read_at = self._path.read_text().strip(), self._clock()
+        return self._value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One API server and one identity.
+
+    Attributes:
+        server: Base URL without a trailing slash.
+        tls: Trust and client certificate; None for plain HTTP.
+        token: Gives the bearer token, if there is one.
+    """
+
+    server: str
+    tls: ssl.SSLContext | None = None
+    token: Callable[..., str] | None = None
+
+    def session(self, *middlewares: ClientMiddlewareType, timeout: float) -> aiohttp.ClientSession:
+        """A session that logs in as this identity. Proxies of the environment are not used.
+
+        Args:
+            middlewares: More of them, outermost first.
+            timeout: Longest whole request in seconds; a watch brings its own.
+        """
+        login = (Bearer(self.token),) if self.token else ()
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self.tls or True, limit=0),
+            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 10.0)),
+            headers={"User-Agent": "wenxin-operator", "Accept": "application/json"},
+            middlewares=(*middlewares, *login),
+        )
+
+
+class Bearer:
+    """Adds the token to each request; one that was refused is sent once more with the token as the file has it now."""
+
+    def __init__(self, token: Callable[..., str]) -> None:
+        self._token = token
+
+    async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+        """The middleware."""
+        sent = self._token()
+        request.headers["Authorization"] = f"Bearer {sent}"
+        response = await send(request)
+        if response.status != 401 or (fresh := self._token(fresh=True)) == sent:
+            return response
+        response.close()
+        request.headers["Authorization"] = f"Bearer {fresh}"
+        return await send(request)
+
+
+class SelectChildren:
+    """Adds a label selector to lists and watches of some kinds, for a client that can not.
+
+    Args:
+        plurals: Resources, as in the last part of the path: pods, deployments.
+        selector: The label selector.
+    """
+
+    def __init__(self, plurals: frozenset[str], selector: str) -> None:
+        self._plurals, self._selector = plurals, selector
+
+    async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+        """The middleware."""
+        url = request.url
+        if request.method == "GET" and url.name in self._plurals and "labelSelector" not in url.query:
+            request.url = url.update_query(labelSelector=self._selector)
+        return await send(request)
+
+
+def find(kubeconfig: Path | None, environment: Mapping[str, str] = os.environ) -> Endpoint:
+    """The endpoint: the given kubeconfig, $KUBECONFIG, the pod's service account, or ~/.kube/config.
+
+    Raises:
+        ConfigurationError: there is none, or it can not be used.
+    """
+    named = kubeconfig or (Path(environment["KUBECONFIG"]) if environment.get("KUBECONFIG") else None)
+    if named:
+        return from_kubeconfig(named)
+    if environment.get("KUBERNETES_SERVICE_HOST") and (SERVICE_ACCOUNT / "token").exists():
+        return in_cluster(environment, SERVICE_ACCOUNT)
+    return from_kubeconfig(Path(environment.get("HOME", "/")) / ".kube" / "config")
+
+
+def in_cluster(environment: Mapping[str, str], account: Path) -> Endpoint:
+    """The service account that Kubernetes mounts into a pod."""
+    host, port = environment["KUBERNETES_SERVICE_HOST"], environment.get("KUBERNETES_SERVICE_PORT", "443")
+    host = f"[{host}]" if ":" in host else host
+    tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
+    return Endpoint(server=f"https://{host}:{port}", tls=tls, token=Token(account / "token"))
+
+
+def from_kubeconfig(path: Path) -> Endpoint:
+    """The current context of a kubeconfig with a client certificate or a token.
+
+    Raises:
+        ConfigurationError: it is missing or malformed, or logs in by a plugin.
+    """
+    try:
+        config = yaml.safe_load(path.read_text())
+        context = _named(config, "context", config["current-context"])
+        cluster = _named(config, "cluster", context["cluster"])
+        user = _named(config, "user", context["user"])
+        return Endpoint(server=cluster["server"].rstrip("/"), tls=_tls(path, cluster, user), token=_token(path, user))
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"kubeconfig {path}: {error.filename} does not exist") from None
+    except (KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"kubeconfig {path}: {type(error).__name__}: {error}") from None
+
+
+def _named(config: Mapping[str, Any], what: str, name: str) -> dict[str, Any]:
+    for entry in config.get(f"{what}s") or ():
+        if entry["name"] == name:
+            return entry[what] or {}
+    raise KeyError(f"no {what} named {name}")
+
+
+def _token(path: Path, user: Mapping[str, Any]) -> Callable[..., str] | None:
+    for plugin in ("exec", "auth-provider", "username"):
+        if plugin in user:
+            raise ConfigurationError(
+                f"kubeconfig {path}: users[].user.{plugin} is not supported; use a client certificate, a token, or "
+                "`kubectl create token` of a service account"
+            )
+    if "tokenFile" in user:
+        return Token(path.parent / user["tokenFile"])
+    if "token" in user:
+        token = str(user["token"])
+        return lambda *, fresh=False: token  # noqa: ARG005 - same signature as Token
+    return None
+
+
+def _tls(path: Path, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> ssl.SSLContext | None:
+    if cluster["server"].startswith("http://"):
+        return None
+    authority = _pem(path, cluster, "certificate-authority")
+    tls = ssl.create_default_context(cadata=authority.decode() if authority else None)
+    if cluster.get("insecure-skip-tls-verify"):
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    certificate, key = _pem(path, user, "client-certificate"), _pem(path, user, "client-key")
+    if certificate and key:
+        _load_chain(tls, certificate + b"\n" + key)
+    return tls
+
+
+def _pem(path: Path, entry: Mapping[str, Any], field: str) -> bytes | None:
+    """Inline data, or a file relative to the kubeconfig."""
+    if f"{field}-data" in entry:
+        return base64.b64decode(entry[f"{field}-data"])
+    return (path.parent / entry[field]).read_bytes() if field in entry else None
+
+
+def _load_chain(tls: ssl.SSLContext, chain: bytes) -> None:
+    """Python's ssl reads a key from a file only: a private one, gone at once."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(chain)
+        file.flush()
+        tls.load_cert_chain(file.name)
