@@ -1,0 +1,179 @@
+"""WenxinDeployment: one OpenAI-compatible endpoint with its replicas."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, WithJsonSchema, model_validator
+
+from wenxin_operator.api.fields import DurationUpTo, Part, Source, require, rule
+from wenxin_operator.api.pod import PodOverrides
+from wenxin_operator.api.status import Condition
+
+Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+
+_ONE_MODEL = "give exactly one of model.ref and model.source"
+_TENSOR = "must be 1: this release runs a model on one GPU"
+_PRODUCTS = "accelerator.products chooses among GPUs; with accelerator.resource none there are none"
+
+
+class ModelChoice(Part):
+    """Which weights to serve: `ref` or `source`."""
+
+    ref: Name | None = None
+    """Name of a WenxinModel in the same namespace. Several deployments may share it."""
+    source: Source | None = None
+    """`pvc://CLAIM/PATH`: makes a WenxinModel of this deployment's own, with its name, that goes when it goes."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.ref is None) == (self.source is None):
+            raise ValueError(_ONE_MODEL)
+        return self
+
+
+class Parallelism(Part):
+    """How one replica is spread over GPUs."""
+
+    tensor: Annotated[
+        int,
+        require(lambda value: value == 1, _TENSOR),
+        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 64, **rule("self == 1", _TENSOR)}),
+    ] = 1
+    """GPUs that share each layer's weights. This release serves with 1."""
+
+
+class Accelerator(Part):
+    """What a replica computes on."""
+
+    resource: Literal["nvidia.com/gpu", "none"] = "nvidia.com/gpu"
+    """Resource that a pod requests, as the node's device plugin names it; `none` computes on the CPU."""
+    products: tuple[Annotated[str, Field(min_length=1, max_length=63)], ...] = Field(
+        default=(), max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"}
+    )
+    """Only nodes whose label nvidia.com/gpu.product (set by GPU feature discovery) has one of these values, such as
+    NVIDIA-A100-SXM4-80GB. Empty takes any GPU."""
+
+    @model_validator(mode="after")
+    def _products_need_a_gpu(self) -> Self:
+        if self.resource == "none" and self.products:
+            raise ValueError(_PRODUCTS)
+        return self
+
+
+class Engine(Part):
+    """How a replica batches and caches."""
+
+    max_num_seqs: int = Field(default=32, ge=1, le=4096)
+    """Requests that a replica computes at the same time."""
+    queue_size: int = Field(default=100, ge=0, le=100_000)
+    """Requests that may wait in a replica for a place; one more is answered 503 with Retry-After."""
+    max_batched_tokens: int | None = Field(default=None, ge=16, le=1_048_576)
+    """Most tokens that one step computes. Unset, the runtime decides: 8192 on a GPU, 512 on a CPU."""
+    prefix_caching: bool = True
+    """Whether requests that begin with the same tokens share the KV cache of that beginning."""
+
+
+class Drain(Part):
+    """How a replica goes. Its pod's grace period is delay and timeout and 15 seconds more."""
+
+    delay: Annotated[str, DurationUpTo("5m")] = "5s"
+    """How long a replica that was told to stop still serves new requests, while load balancers learn of it."""
+    timeout: Annotated[str, DurationUpTo("24h")] = "5m"
+    """How long accepted requests may take to finish afterwards; then they are cut."""
+
+
+class DeploymentSpec(Part):
+    """What to serve, how, and on what."""
+
+    model: ModelChoice = Field(json_schema_extra=rule("has(self.ref) != has(self.source)", _ONE_MODEL))
+    """The weights."""
+    served_name: str | None = Field(
+        default=None, min_length=1, max_length=253, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$"
+    )
+    """The model name that requests use. Unset, it is the resource's name."""
+    image: str | None = Field(default=None, min_length=1, max_length=512, pattern=r"^[^\s@]+(@sha256:[0-9a-f]{64})?$")
+    """Runtime image. Unset, it is the one the operator was installed with, so that an upgrade of the operator rolls
+    out its runtime."""
+    replicas: int = Field(default=1, ge=0, le=1000)
+    """Number of pods. `kubectl scale` and a HorizontalPodAutoscaler set it through /scale."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Data type of weights and activations; auto is bfloat16 on a GPU and float32 on a CPU."""
+    max_model_len: int | None = Field(default=None, ge=1, le=10_000_000)
+    """Longest prompt and answer together, in tokens. Unset, it is what the model was made for."""
+    parallelism: Parallelism = Parallelism()
+    """How one replica is spread over GPUs."""
+    accelerator: Accelerator = Field(
+        default=Accelerator(),
+        json_schema_extra=rule("self.resource != 'none' || !has(self.products) || size(self.products) == 0", _PRODUCTS),
+    )
+    """What a replica computes on."""
+    engine: Engine = Engine()
+    """How a replica batches and caches."""
+    drain: Drain = Drain()
+    """How a replica goes."""
+    pod: PodOverrides = PodOverrides()
+    """What to add to the pods, merged into the operator's own template. It can not loosen their security context."""
+
+
+class ServedModel(Part):
+    """The weights that the pods serve or will serve."""
+
+    name: str | None = Field(default=None, max_length=253)
+    """The WenxinModel."""
+    digest: str | None = Field(default=None, max_length=128)
+    """Digest of all its files."""
+    architecture: str | None = Field(default=None, max_length=128)
+    """Its class, such as Ernie4_5ForCausalLM."""
+    parameters: int | None = None
+    """Number of weights."""
+    context_length: int | None = None
+    """Longest sequence in tokens it was made for."""
+
+
+class DeploymentStatus(Part):
+    """What the operator found."""
+
+    observed_generation: int | None = None
+    """The metadata.generation that this status describes."""
+    replicas: int = 0
+    """Pods that exist and are not on their way out, of any revision."""
+    ready_replicas: int = 0
+    """Those of them that are ready."""
+    selector: str | None = Field(default=None, max_length=512)
+    """Selects the serving pods: what /scale tells an autoscaler."""
+    gpus: int = 0
+    """GPUs that the serving pods hold or wait for."""
+    endpoint: str | None = Field(default=None, max_length=512)
+    """Base URL for OpenAI clients in the cluster."""
+    model: ServedModel | None = None
+    """The weights."""
+    conditions: tuple[Condition, ...] = Field(
+        default=(),
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    """What is so, one entry for each of these types.
+
+    `Accepted`: the spec of observedGeneration is valid, suits the model, and the API server took what follows from it.
+    While it is False, the last accepted spec goes on being served and repaired.
+
+    `ModelReady`: the WenxinModel exists, and its own Ready is True. Pods are first made when it is; they stay when it
+    ceases to be.
+
+    `Progressing`: pods of the newest revision are being made, or old ones are going. False with reason RolloutComplete
+    when there is nothing left to do; False with another reason when something is in the way.
+
+    `Available`: at least one pod, of whatever revision, is ready and stands in the Service's EndpointSlice: the
+    endpoint answers.
+
+    `Ready`: Accepted is True, and of the newest revision all replicas are ready and stand in the Service's
+    EndpointSlice, and no older pod takes requests any more: what you asked for is what answers. False, with reason
+    ScaledToZero, at 0 replicas."""
+
+
+class WenxinDeployment(Part):
+    """One OpenAI-compatible endpoint that serves ERNIE 4.5."""
+
+    spec: DeploymentSpec
+    """What you want."""
+    status: DeploymentStatus | None = None
+    """What there is. Written by the operator."""
