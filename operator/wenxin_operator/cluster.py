@@ -49,7 +49,7 @@ class Retries:
     longest_wait: float = 10.0
 
     def wait(self, attempt: int, retry_after: str | None) -> float:
-        """Seconds to wait after attempt number `attempt` (from 0); the server's wish is a minimum, up to the longest."""
+        """Seconds to wait after attempt number `attempt` (from 0); the server's wish is a minimum."""
         backoff = min(self.longest_wait, self.first_wait * 2.0**attempt) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         wished = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
         return min(self.longest_wait, max(backoff, wished))

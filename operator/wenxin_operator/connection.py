@@ -1,7 +1,7 @@
 """Where the API server is and who we are there: a kubeconfig or the pod's service account, as an aiohttp session.
 
 A session carries middlewares, so kopf's watches and our own requests share one way to log in. kopf can not select by
-label on the server's side; the middleware `SelectChildren` makes it (docs/adr/0007).
+label on the server's side; the middleware `Select` makes it (docs/adr/0007).
 """
 
 import base64
@@ -51,11 +51,13 @@ class Endpoint:
         server: Base URL without a trailing slash.
         tls: Trust and client certificate; None for plain HTTP.
         token: Gives the bearer token, if there is one.
+        namespace: The one to use where none is named.
     """
 
     server: str
     tls: ssl.SSLContext | None = None
     token: Callable[..., str] | None = None
+    namespace: str = "default"
 
     def session(self, *middlewares: ClientMiddlewareType, timeout: float) -> aiohttp.ClientSession:
         """A session that logs in as this identity. Proxies of the environment are not used.
@@ -91,23 +93,53 @@ class Bearer:
         return await send(request)
 
 
-class SelectChildren:
-    """Adds a label selector to lists and watches of some kinds, for a client that can not.
+class Count:
+    """Tells each answer: the method (WATCH for a watch), the resource in the path, and the status (0 for none).
 
     Args:
-        plurals: Resources, as in the last part of the path: pods, deployments.
-        selector: The label selector.
+        tell: Takes the three.
     """
 
-    def __init__(self, plurals: frozenset[str], selector: str) -> None:
-        self._plurals, self._selector = plurals, selector
+    def __init__(self, tell: Callable[[str, str, int], None]) -> None:
+        self._tell = tell
 
     async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
         """The middleware."""
-        url = request.url
-        if request.method == "GET" and url.name in self._plurals and "labelSelector" not in url.query:
-            request.url = url.update_query(labelSelector=self._selector)
+        method = "WATCH" if "watch" in request.url.query else request.method
+        status = 0
+        try:
+            response = await send(request)
+            status = response.status
+        finally:
+            self._tell(method, resource_in(request.url.path), status)
+        return response
+
+
+class Select:
+    """Adds label selectors to lists and watches, for a client that can not.
+
+    Args:
+        selectors: Plural, as in the last part of the path -> label selector.
+    """
+
+    def __init__(self, selectors: Mapping[str, str]) -> None:
+        self._selectors = selectors
+
+    async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+        """The middleware."""
+        selector = self._selectors.get(request.url.name)
+        if request.method == "GET" and selector and "labelSelector" not in request.url.query:
+            request.url = request.url.update_query(labelSelector=selector)
         return await send(request)
+
+
+def resource_in(path: str) -> str:
+    """The plural, and the subresource if there is one, that a path of the API is about; `discovery` for none."""
+    parts = path.strip("/").split("/")
+    rest = parts[2:] if parts[0] == "api" else parts[3:] if parts[0] == "apis" else []
+    if rest[:1] == ["namespaces"] and len(rest) > 2:
+        rest = rest[2:]
+    return "/".join([rest[0], *rest[2:3]]) if rest else "discovery"
 
 
 def find(kubeconfig: Path | None, environment: Mapping[str, str] = os.environ) -> Endpoint:
@@ -129,7 +161,8 @@ def in_cluster(environment: Mapping[str, str], account: Path) -> Endpoint:
     host, port = environment["KUBERNETES_SERVICE_HOST"], environment.get("KUBERNETES_SERVICE_PORT", "443")
     host = f"[{host}]" if ":" in host else host
     tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
-    return Endpoint(server=f"https://{host}:{port}", tls=tls, token=Token(account / "token"))
+    namespace = (account / "namespace").read_text().strip()
+    return Endpoint(server=f"https://{host}:{port}", tls=tls, token=Token(account / "token"), namespace=namespace)
 
 
 def from_kubeconfig(path: Path) -> Endpoint:
@@ -143,7 +176,12 @@ def from_kubeconfig(path: Path) -> Endpoint:
         context = _named(config, "context", config["current-context"])
         cluster = _named(config, "cluster", context["cluster"])
         user = _named(config, "user", context["user"])
-        return Endpoint(server=cluster["server"].rstrip("/"), tls=_tls(path, cluster, user), token=_token(path, user))
+        return Endpoint(
+            server=cluster["server"].rstrip("/"),
+            tls=_tls(path, cluster, user),
+            token=_token(path, user),
+            namespace=context.get("namespace", "default"),
+        )
     except FileNotFoundError as error:
         raise ConfigurationError(f"kubeconfig {path}: {error.filename} does not exist") from None
     except (KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:

@@ -14,7 +14,10 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
 from typing import Generic, TypeVar
+
+from wenxin_operator.errors import OperatorError
 
 logger = logging.getLogger(__name__)
 
@@ -133,11 +136,9 @@ class WorkQueue(Generic[K]):
         """Wait until something was added or the next delay is over. All waiters look again: they are few."""
         self._wakeup.clear()
         delay = max(0.0, self._heap[0][0] - self._clock()) if self._heap else None
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await self._wakeup.wait()
-        except TimeoutError:
-            pass
 
     def _release_due(self) -> None:
         now = self._clock()
@@ -162,9 +163,15 @@ async def work(queue: WorkQueue[K], visit: Callable[[K], Awaitable[float | None]
             return
         try:
             again = await visit(key)
-        except Exception as error:  # noqa: BLE001 - the key is retried, the others must go on
+        except Exception as error:
             delay = queue.retry(key)
-            logger.warning("pass failed, next try in %.1f s: %s", delay, error, extra={"key": str(key)})
+            logger.warning(
+                "pass failed, next try in %.1f s: %s",
+                delay,
+                error,
+                exc_info=None if isinstance(error, OperatorError) else error,  # a defect of ours: say where
+                extra={"key": str(key)},
+            )
         else:
             queue.forget(key)
             if again is not None:

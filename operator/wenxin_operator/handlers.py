@@ -1,0 +1,126 @@
+"""kopf's part: watch events -> the feed. The only module that imports kopf.
+
+`on.event` handlers return None and never raise, so kopf has nothing to remember on the objects: no finalizer, no
+annotation, no write at all. Peering, posting of events and scanning for new kinds are off; credentials are ours.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import aiohttp
+import kopf
+
+from wenxin_operator.feed import Feed
+from wenxin_operator.names import RESOURCES
+
+logger = logging.getLogger(__name__)
+
+SETTLED_SECONDS = 60.0  # the first lists of all watches are over by then
+
+
+class Patience:
+    """Seconds between kopf's attempts at one request, without an end: liveness decides when it is too long."""
+
+    def __iter__(self) -> Iterator[float]:
+        """First short, then about ten seconds."""
+        yield from (0.5, 1, 2, 3, 5, 8)
+        while True:
+            yield random.uniform(8, 12)  # noqa: S311 - jitter
+
+
+class Watch:
+    """All watches of this copy.
+
+    Args:
+        feed: Where changes go.
+        gap: Called when a watch had to list anew, and so may have missed a deletion.
+        server: Base URL of the API server.
+        session: Makes a logged-in session, each time anew.
+        namespaces: What is watched; empty is the whole cluster.
+        request_timeout: Seconds for one request that is no watch.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        gap: Callable[[], None],
+        *,
+        server: str,
+        session: Callable[[], aiohttp.ClientSession],
+        namespaces: Sequence[str],
+        request_timeout: float,
+    ) -> None:
+        self._feed, self._gap, self._server, self._session = feed, gap, server, session
+        self._namespaces, self._request_timeout = namespaces, request_timeout
+
+    async def run(self, stop: asyncio.Event, started: Callable[[], None]) -> None:
+        """Watch until `stop` is set, or raise what ended kopf.
+
+        Args:
+            stop: Set by the caller.
+            started: Called when kopf is up. kopf takes SIGTERM and SIGINT for itself: time to take them back.
+        """
+        ours = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
+            registry=self._registry(),
+            settings=self._settings(),
+            standalone=True,
+            clusterwide=not self._namespaces,
+            namespaces=self._namespaces,
+            stop_flag=stop,
+        )
+        started()
+        await kopf.run_tasks(tasks, ignored=ours)
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(self._login)
+        settled = asyncio.get_running_loop().time() + SETTLED_SECONDS
+        for kind, resource in RESOURCES.items():
+            handler = self._handler(kind, settled)
+            kopf.on.event(resource.api_version, resource.plural, id=kind, registry=registry)(handler)
+        return registry
+
+    def _handler(self, kind: str, settled: float) -> Callable[..., None]:
+        def handle(event: kopf.RawEvent, **_: Any) -> None:
+            self._take_in(kind, event, settled)
+
+        return _in_the_loop(handle)
+
+    def _take_in(self, kind: str, event: kopf.RawEvent, settled: float) -> None:
+        thing = dict(event["object"])
+        if event["type"] == "DELETED":
+            self._feed.gone(kind, thing)
+            return
+        if event["type"] is None and asyncio.get_running_loop().time() > settled:
+            self._gap()
+        self._feed.seen(kind, thing)
+
+    async def _login(self, **_: Any) -> kopf.AiohttpSession:
+        return kopf.AiohttpSession(server=self._server, aiohttp_session=self._session())
+
+    def _settings(self) -> kopf.OperatorSettings:
+        settings = kopf.OperatorSettings()
+        settings.posting.enabled = False
+        settings.scanning.disabled = True
+        settings.networking.request_timeout = self._request_timeout
+        settings.networking.error_backoffs = Patience()
+        settings.watching.connect_timeout = self._request_timeout
+        settings.queueing.idle_timeout = 1.0  # kopf keeps a task per object for so long after its last event
+        settings.process.ultimate_exiting_timeout = None
+        return settings
+
+
+def _in_the_loop(handle: Callable[..., None]) -> Callable[..., Any]:
+    """A coroutine, for kopf would run a plain function in a thread. It never raises: kopf would try again for ever."""
+
+    async def safe(**arguments: Any) -> None:
+        try:
+            handle(**arguments)
+        except Exception:
+            logger.exception("a watch event was not taken in")
+
+    return safe

@@ -1,0 +1,107 @@
+"""Lists every kind again and again: what a watch missed is found, and its age says whether this copy still sees."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Protocol
+
+from wenxin_operator.cluster import Listing
+from wenxin_operator.errors import ApiError, Forbidden, NotFound
+from wenxin_operator.feed import Feed
+from wenxin_operator.names import RESOURCES
+
+logger = logging.getLogger(__name__)
+
+FIRST_TRY_SECONDS = 2.0  # between attempts while the store has never been filled
+QUIET_SECONDS = 5.0  # at least so long between rounds, however many watches have gaps
+
+
+class Lister(Protocol):
+    """Makes full lists."""
+
+    async def list(self, kind: str, namespace: str | None) -> Listing:
+        """All objects of a kind. Raises ApiError."""
+        ...
+
+
+class Resync:
+    """Keeps the store honest.
+
+    Args:
+        lister: Where lists come from.
+        feed: Where they go.
+        namespaces: What is served; empty is the whole cluster.
+        interval: Seconds between rounds, shortened at random by up to a tenth.
+        chance: A number in [0, 1).
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        lister: Lister,
+        feed: Feed,
+        *,
+        namespaces: Collection[str],
+        interval: float,
+        chance: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lister, self._feed, self._interval, self._chance, self._clock = lister, feed, interval, chance, clock
+        self._scopes = [(kind, namespace) for kind in RESOURCES for namespace in namespaces or (None,)]
+        self._succeeded = dict.fromkeys(self._scopes, clock())
+        self._missing = set(self._scopes)
+        self._early = asyncio.Event()
+        self.filled = asyncio.Event()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the kind that is longest without a successful list had one (or since the start)."""
+        return self._clock() - min(self._succeeded.values())
+
+    def hurry(self) -> None:
+        """Do the next round now: a watch had a gap."""
+        self._early.set()
+
+    async def run(self) -> None:
+        """List for ever; failures are logged and show in the age."""
+        while True:
+            self._early.clear()
+            await self._round()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        if not self.filled.is_set():
+            await asyncio.sleep(FIRST_TRY_SECONDS)
+            return
+        pause = self._interval * (1 - self._chance() / 10)
+        quiet = min(QUIET_SECONDS, pause)
+        await asyncio.sleep(quiet)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause - quiet):
+                await self._early.wait()
+
+    async def _round(self) -> None:
+        for kind, namespace in self._scopes:
+            await self._list(kind, namespace)
+        if self._missing:
+            return
+        self._feed.look_at_everything(within=min(self._interval / 4, 30.0) if self.filled.is_set() else 0.0)
+        self.filled.set()
+
+    async def _list(self, kind: str, namespace: str | None) -> None:
+        try:
+            listing = await self._lister.list(kind, namespace)
+        except ApiError as error:
+            logger.warning("cannot list %s in %s: %s%s", kind, namespace or "the cluster", error, _hint(kind, error))
+            return
+        self._feed.listed(kind, namespace, listing.items, listing.version)
+        self._succeeded[kind, namespace] = self._clock()
+        self._missing.discard((kind, namespace))
+
+
+def _hint(kind: str, error: ApiError) -> str:
+    if isinstance(error, NotFound):
+        return f" (is the CustomResourceDefinition of {kind} installed? `kubectl apply -f crds/`)"
+    return " (does the chart's RBAC cover this namespace?)" if isinstance(error, Forbidden) else ""
