@@ -2,7 +2,7 @@
 
 sha256 over one line "PATH NUL SIZE NUL HASH" per file, sorted by path relative to the directory; hidden files and
 folders (`.cache`, `.git`) are left out. HASH is the sha256 of the content up to 64 MiB; of a larger file it is that of
-its first MiB (a safetensors header lies there), its size, and 64 samples of 64 KiB spread evenly to the end. Samples miss
+its first MiB (a safetensors header lies there), its size, and 64 samples of 64 KiB spread evenly to the end. They miss
 an edit of a few bytes in a large file, which is why this is an identity and no protection: a fine-tune changes every
 weight, a truncated file its size.
 """

@@ -1,0 +1,155 @@
+"""The engine process: take what the server says, step while there is work, sleep while there is none.
+
+The server binds both sockets and starts this process; when the server is gone, so is the engine, within a second.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+
+import torch
+import zmq
+
+from wenxin_runtime import config as runtime_config
+from wenxin_runtime import ipc
+from wenxin_runtime.config import RuntimeConfig
+from wenxin_runtime.engine.engine import Engine
+from wenxin_runtime.engine.startup import start
+from wenxin_runtime.errors import RuntimeFailure
+from wenxin_runtime.telemetry import set_up_logging
+
+logger = logging.getLogger(__name__)
+
+_PARENT_CHECK_MS = 1000
+_LINGER_MS = 2000
+_PROGRESS_EVERY_SECONDS = 0.2
+
+
+class ServerGone(Exception):
+    """Nobody is left to work for."""
+
+
+class Channel:
+    """Our ends of the two sockets. Messages arrive whole and in order."""
+
+    def __init__(self, incoming: zmq.Socket[bytes], outgoing: zmq.Socket[bytes]) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._parent = os.getppid()
+        self._next_progress = 0.0
+
+    def send(self, message: ipc.FromEngine) -> None:
+        """Hand a message to the server."""
+        self._outgoing.send(ipc.encode(message))
+
+    def progress(self, done: int, total: int) -> None:
+        """Report loading, not more often than anybody looks.
+
+        Raises:
+            ServerGone: the server has ended meanwhile.
+        """
+        now = time.monotonic()
+        if now >= self._next_progress or done == total:
+            self._next_progress = now + _PROGRESS_EVERY_SECONDS
+            self.check_server()
+            self.send(ipc.Loading(done, total))
+
+    def receive(self, *, wait: bool) -> Iterator[ipc.ToEngine]:
+        """Give the messages that are there; with `wait`, sleep until there is one.
+
+        Raises:
+            ServerGone: the server has ended.
+        """
+        self.check_server()
+        while wait and not self._incoming.poll(_PARENT_CHECK_MS):
+            self.check_server()
+        with contextlib.suppress(zmq.Again):
+            while True:
+                yield ipc.decode_to_engine(self._incoming.recv(zmq.NOBLOCK))
+
+    def check_server(self) -> None:
+        """Notice that the server has ended: then another process is our parent.
+
+        Raises:
+            ServerGone: it has.
+        """
+        if os.getppid() != self._parent:
+            raise ServerGone
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until the server says Shutdown or ends. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m wenxin_runtime.engine", description=__doc__)
+    parser.add_argument("--to-engine", required=True, help="ZeroMQ address that the server pushes to")
+    parser.add_argument("--from-engine", required=True, help="ZeroMQ address that the server pulls from")
+    parser.add_argument("--config", required=True, help="RuntimeConfig as JSON")
+    options = parser.parse_args(argv)
+    config = runtime_config.from_json(options.config)
+    set_up_logging(config.log_level)
+    with connected(options.to_engine, options.from_engine) as channel:
+        return run(config, channel)
+
+
+@contextlib.contextmanager
+def connected(to_engine: str, from_engine: str) -> Iterator[Channel]:
+    """Connect both sockets; on leaving, what was sent last has a moment to go out."""
+    context = zmq.Context()
+    incoming, outgoing = context.socket(zmq.PULL), context.socket(zmq.PUSH)
+    for socket, address in ((incoming, to_engine), (outgoing, from_engine)):
+        socket.set_hwm(0)
+        socket.linger = _LINGER_MS
+        socket.connect(address)
+    try:
+        yield Channel(incoming, outgoing)
+    finally:
+        incoming.close()
+        outgoing.close()
+        context.term()
+
+
+def run(config: RuntimeConfig, channel: Channel) -> int:
+    """Start the engine and serve; tell the server why, if it cannot go on. Returns the exit code."""
+    try:
+        started = start(config, channel.progress)
+        channel.send(started.ready)
+        serve(started.engine, channel)
+    except ServerGone:
+        logger.info("the server has ended; so does the engine")
+    except RuntimeFailure as failure:
+        channel.send(ipc.Fatal(failure.reason, str(failure), failure.exit_code))
+        return failure.exit_code
+    except Exception as error:
+        logger.exception("the engine cannot go on")
+        channel.send(_crash(error))
+        return 1
+    return 0
+
+
+def serve(engine: Engine, channel: Channel) -> None:
+    """Step while there is work; return on Shutdown."""
+    was_busy = False
+    while True:
+        for message in channel.receive(wait=not engine.busy):
+            match message:
+                case ipc.Submit():
+                    engine.submit(message)
+                case ipc.Abort():
+                    engine.abort(message.request_ids)
+                case ipc.Shutdown():
+                    return
+        if engine.busy or was_busy:
+            # One more step once all requests have ended: it computes nothing and reports an idle engine.
+            was_busy = engine.busy
+            channel.send(engine.step())
+
+
+def _crash(error: Exception) -> ipc.Fatal:
+    where = "".join(traceback.format_exception(error)[-2:]).strip()
+    if isinstance(error, torch.OutOfMemoryError):
+        advice = "lower --gpu-memory-utilization or --max-num-batched-tokens"
+        return ipc.Fatal("OutOfDeviceMemory", f"the device's memory is used up; {advice}. {error}")
+    return ipc.Fatal("EngineCrashed", f"the engine failed, please report this: {where}")
