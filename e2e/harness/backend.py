@@ -31,8 +31,8 @@ class Backend(Protocol):
         """The word for `--backend`."""
 
     @property
-    def kubeconfig(self) -> Path | None:
-        """An administrator's kubeconfig; None means the environment's own."""
+    def kubeconfig(self) -> Path:
+        """An administrator's kubeconfig."""
 
     @property
     def reaches_services(self) -> bool:

@@ -1,16 +1,16 @@
 """A whole cluster on this machine, in a network namespace of its own, without Docker."""
 
-import fcntl
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from e2e.harness import components, images, importer, node, paths, prerequisites, processes, storage, teardown, tools
 from e2e.harness.backend import Options
 from e2e.harness.errors import CommandError, HarnessError
+from e2e.harness.lock import exclusive
 from e2e.harness.network import NODE_ADDRESSES
 from e2e.harness.node import Node
 from e2e.harness.oci import Image
@@ -204,14 +204,10 @@ class Local:
         watched = [(p, self.site.layout.log(p.name)) for p in self.site.ledger.read() if "containerd" not in p.name]
         processes.wait_until(check, seconds=READY_SECONDS, processes=watched, what=what)
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> AbstractContextManager[None]:
         """One `up`, `down` or import without a cluster at a time."""
-        folder = paths.cache()
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"cluster-{self.site.name}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        what = "it starts or stops the cluster, or loads an image"
+        return exclusive(paths.cache() / f"cluster-{self.site.name}.lock", what=what)
 
 
 def _refuse_inside(verb: str) -> None:

@@ -144,14 +144,17 @@ def coredns(layout: ControlPlaneLayout) -> list[str]:
     """CoreDNS as a process on the node's address; names outside the cluster fail at once instead of timing out."""
     corefile = layout.directory / "Corefile"
     corefile.write_text(
-        f""".:53 {{
+        f"""cluster.local:53 in-addr.arpa:53 {{
   bind {layout.address}
   errors
   kubernetes cluster.local in-addr.arpa {{
     kubeconfig {layout.kubeconfig("admin")}
     ttl 1
   }}
-  template ANY ANY . {{
+}}
+.:53 {{
+  bind {layout.address}
+  template ANY ANY {{
     rcode NXDOMAIN
   }}
 }}

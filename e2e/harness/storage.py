@@ -3,7 +3,7 @@
     python -m e2e.harness.storage KUBECONFIG FOLDER
 
 The same contract as any external provisioner's: the scheduler picks a node and says so on the claim, we make a volume
-there, the controller manager binds the two. A pass looks at all claims and volumes, so that nothing is lost by a restart.
+there, the controller manager binds the two. A pass looks at all claims and volumes, so nothing is lost by a restart.
 """
 
 import shutil

@@ -4,20 +4,18 @@ A tool's folder is named by what determines its content, so a changed pin is a n
 and an older clone keeps its own.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.harness import paths
 from e2e.harness.errors import BuildError, MissingPrerequisiteError
+from e2e.harness.lock import exclusive
 from e2e.harness.progress import run_logged, say
 
 GO_MINIMUM = (1, 26)
@@ -42,6 +40,7 @@ class Tool:
 KUBE = Tool("kube", ".", "all of Kubernetes and etcd compile once: 6 to 10 minutes and 2.5 GB of memory on 2 cores")
 HELM = Tool("helm", "helm.sh/helm/v4/cmd/helm@v4.2.4", "2 to 4 minutes on 2 cores")
 COREDNS = Tool("coredns", "github.com/coredns/coredns@v1.14.7", "2 to 4 minutes on 2 cores")
+KIND = Tool("kind", "sigs.k8s.io/kind@v0.33.0", "half a minute")
 PAUSE = Tool("pause", "./pause", "seconds")
 ALL = (KUBE, HELM, COREDNS, PAUSE)
 
@@ -51,7 +50,7 @@ def binary(tool: Tool) -> Path:
     target = _folder(tool) / tool.name
     if target.exists():
         return target
-    with _lock(tool):
+    with exclusive(paths.cache() / "tools" / f"{tool.name}.lock", what=f"building {tool.name}"):
         if not target.exists():
             _build(tool, target)
     return target
@@ -60,6 +59,20 @@ def binary(tool: Tool) -> Path:
 def component(name: str) -> Path:
     """Path of a Kubernetes component, etcd or kubectl: a link to the one binary that holds them all."""
     return binary(KUBE).with_name(name)
+
+
+def find(tool: Tool) -> Path:
+    """A tool that need not be ours: the one that this machine has built, else the host's, else built now."""
+    ours = _folder(tool) / tool.name
+    host = shutil.which(tool.name)
+    return Path(host) if host and not ours.exists() else binary(tool)
+
+
+def find_kubectl() -> Path:
+    """Like `find`; a host with Docker and its own kubectl compiles no Kubernetes."""
+    ours = _folder(KUBE) / "kubectl"
+    host = shutil.which("kubectl")
+    return Path(host) if host and not ours.exists() else component("kubectl")
 
 
 def all_built() -> bool:
@@ -144,17 +157,3 @@ def _link_components(target: Path) -> None:
         link = target.with_name(name)
         link.unlink(missing_ok=True)
         link.symlink_to(target.name)
-
-
-@contextmanager
-def _lock(tool: Tool) -> Iterator[None]:
-    """One builder at a time: a second run waits for the first and then finds the tool."""
-    folder = paths.cache() / "tools"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{tool.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"• Waiting for another run that builds {tool.name}.")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

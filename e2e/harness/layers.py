@@ -1,0 +1,161 @@
+"""The three layers of our images: Debian, the locked Python dependencies, the project.
+
+Only the last changes from build to build; the others are made once and kept in the cache, named by what determines
+them.
+"""
+
+import compileall
+import hashlib
+import json
+import os
+import platform
+import py_compile
+import shutil
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from e2e.harness import oci, paths
+from e2e.harness.errors import BuildError
+from e2e.harness.lock import exclusive
+from e2e.harness.oci import Layer
+from e2e.harness.progress import run_logged, step
+
+DEBIAN = "bookworm"
+PYTHON = (3, 11)  # Debian bookworm's
+PACKAGES = ("python3-minimal", "libpython3.11-stdlib", "libstdc++6", "ca-certificates")
+UNWANTED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+USER = 65532
+SITE = PurePosixPath("opt/wenxin/site")
+APPLICATION = PurePosixPath("opt/wenxin/app")
+# torch 2.15 loads CUDA's libraries when it is imported, so those stay; these are never opened for work on a CPU.
+NOT_FOR_CPU = (
+    "triton",
+    "torch/include",
+    "torch/bin/protoc",
+    "nvidia/cudnn/include",
+    "nvidia/cudnn/lib/libcudnn_",
+    "nvidia/cu13/include",
+    "nvidia/cu13/nvvm",
+    "nvidia/cu13/bin",
+    "nvidia/cu13/lib/libcusolver",
+    "nvidia/cu13/lib/libnvperf",
+    "nvidia/cu13/lib/libnvrtc-builtins",
+    "nvidia/cu13/lib/libnvrtc.alt",
+    "nvidia/nvshmem/include",
+    "nvidia/nvshmem/lib/libnvshmem_device",
+)
+_ACCOUNT = f"wenxin:x:{USER}:{USER}::/tmp:/usr/sbin/nologin"
+
+
+def debian() -> Layer:
+    """Debian with a minimal Python, and an account without rights."""
+    command = ["mmdebstrap", "--variant=essential", f"--include={','.join(PACKAGES)}"]
+    command += [f"--dpkgopt=path-exclude={pattern}" for pattern in UNWANTED]
+    command += ['--aptopt=APT::Install-Recommends "false"']
+    command += [
+        f"--customize-hook=echo {_ACCOUNT} >> $1/etc/passwd",
+        f"--customize-hook=echo wenxin:x:{USER}: >> $1/etc/group",
+    ]
+    folder = _cached("debian", [DEBIAN, *command], lambda new: _bootstrap(command, new))
+    return _measured(folder, lambda out: _copy(folder / "layer.tar", out))
+
+
+def dependencies(extra: str) -> Layer:
+    """What the lock of one extra pins, without what only a GPU would use."""
+    lock = paths.REPOSITORY / "locks" / f"{extra}.txt"
+    command = ["pip", "install", "--require-hashes", "--only-binary=:all:"]
+    command += [f"--python-version={PYTHON[0]}.{PYTHON[1]}", f"--python-platform={platform.machine()}-manylinux_2_36"]
+    if sys.version_info[:2] == PYTHON:
+        command.append("--compile-bytecode")  # an image's files are read-only, so Python could not keep its own
+    key = [*command, *NOT_FOR_CPU, lock.read_text()]
+    folder = _cached(f"site-{extra}", key, lambda new: _install(command, lock, new))
+    return _measured(folder, lambda out: oci.tar_tree(out, folder / "site", prefix=SITE, keep=_serves_cpu))
+
+
+def project(source: Path, program: str) -> Layer:
+    """One of our packages, its metadata, and its console script."""
+    script = f"#!/usr/bin/python3\nfrom {source.name}.__main__ import main\n\nraise SystemExit(main())\n"
+    files = {f"usr/local/bin/{program}": (script.encode(), 0o755)}
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        shutil.copytree(source, root / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+        _write_metadata(root)
+        _compile(root)
+        for path in sorted(root.rglob("*")):
+            if path.is_file():
+                files[str(APPLICATION / path.relative_to(root))] = (path.read_bytes(), 0o644)
+    return Layer.of(lambda out: oci.tar_files(out, files))
+
+
+def _write_metadata(root: Path) -> None:
+    """So that importlib.metadata knows the version."""
+    project = tomllib.loads((paths.REPOSITORY / "pyproject.toml").read_text())["project"]
+    folder = root / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {project['name']}\nVersion: {project['version']}\n")
+
+
+def _compile(root: Path) -> None:
+    """Bytecode that never compares ages, as every file of an image has the same; only for the image's own Python."""
+    if sys.version_info[:2] == PYTHON:
+        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        place = f"/{APPLICATION}"
+        if not compileall.compile_dir(root, quiet=1, invalidation_mode=mode, stripdir=str(root), prependdir=place):
+            raise BuildError("A module of the project is no Python that the image's interpreter understands (above).")
+
+
+def _bootstrap(command: list[str], folder: Path) -> None:
+    what = f"Debian {DEBIAN} as the images' lowest layer"
+    with step(f"Making {what} once for this machine (about a minute)"):
+        log = folder.with_name(f"{folder.name}.log")
+        run_logged([*command, DEBIAN, folder / "layer.tar"], what=what, log=log, environment=_reproducible())
+
+
+def _install(command: list[str], lock: Path, folder: Path) -> None:
+    what = f"the Python dependencies of {lock.stem}"
+    with step(f"Installing {what} once for this machine (with torch a few minutes and 6 GB, linked to uv's cache)"):
+        log = folder.with_name(f"{folder.name}.log")
+        target = [f"--target={folder / 'site'}", f"--requirement={lock}"]
+        uv = Path(sys.executable).with_name("uv")
+        run_logged([uv, *command, *target], what=what, log=log, environment=_reproducible())
+
+
+def _reproducible() -> dict[str, str]:
+    return os.environ | {"SOURCE_DATE_EPOCH": str(oci.MTIME), "PYC_INVALIDATION_MODE": "UNCHECKED_HASH"}
+
+
+def _serves_cpu(path: PurePosixPath) -> bool:
+    text = str(path)
+    return not text.startswith(NOT_FOR_CPU)
+
+
+def _cached(name: str, key: list[str], make: Callable[[Path], None]) -> Path:
+    """The folder for this key, made in another place and moved, so that it is whole or absent."""
+    digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:16]
+    folder = paths.cache() / "layers" / f"{name}-{digest}"
+    with exclusive(folder.with_suffix(".lock"), what=f"layer {name}"):
+        if not folder.exists():
+            scratch = folder.with_name(f"{folder.name}.new")
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            make(scratch)
+            scratch.rename(folder)
+    return folder
+
+
+def _measured(folder: Path, write: Callable[[IO[bytes]], None]) -> Layer:
+    """The layer with its digest and size, which are computed once; hashing gigabytes takes seconds."""
+    note = folder / "layer.json"
+    if not note.exists():
+        layer = Layer.of(write)
+        note.write_text(json.dumps({"digest": layer.digest, "size": layer.size}))
+    return Layer(**json.loads(note.read_text()), write=write)
+
+
+def _copy(path: Path, out: IO[bytes]) -> None:
+    with path.open("rb") as file:
+        shutil.copyfileobj(file, out, oci.BLOCK)
