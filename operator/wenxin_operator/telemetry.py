@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -30,6 +39,7 @@ class Telemetry:
     """One registry and what is counted in it. What is a function of other parts is given to `show`."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter, which nobody reads
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         prefix: dict[str, Any] = {"namespace": "wenxin_operator", "registry": self.registry}
@@ -158,6 +168,6 @@ def log_to_stderr(level: str, form: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    if level != "debug":
-        for noisy in ("kopf.objects", "kopf.activities", "kopf._core.engines.activities", "aiohttp.access"):
+    if level in ("info", "warning"):
+        for noisy in ("kopf", "aiohttp.access"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
