@@ -1,0 +1,120 @@
+"""The command `wenxin-runtime`: serve, fixture, inspect. Each imports what it needs when it runs."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import msgspec
+
+from wenxin_runtime import __version__, config, termination
+from wenxin_runtime.errors import ConfigError, RuntimeFailure
+
+_SERVE_EXAMPLES = """\
+examples:
+  wenxin-runtime serve ./ERNIE-4.5-0.3B-PT
+  wenxin-runtime serve ./ERNIE-4.5-0.3B-PT --host 0.0.0.0 --served-model-name ernie-4.5 --max-num-seqs 64
+  wenxin-runtime serve ./ERNIE-4.5-0.3B-PT @flags          # one --flag=value per line; # starts a comment
+
+then:
+  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{"messages": [{"role": "user", "content": "你好"}], "stream": true}'
+
+It listens at once: /health says that it lives, /health/ready when it can serve, /load and /metrics how busy it is.
+SIGTERM drains: nothing that was accepted is cut off.
+"""
+
+_EXAMPLES = """\
+examples:
+  wenxin-runtime fixture /tmp/tiny                         # a checkpoint with random weights, no download
+  wenxin-runtime serve /tmp/tiny
+  wenxin-runtime inspect ./ERNIE-4.5-0.3B-PT               # is it complete, what is it, which digest?
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose complaints are ConfigErrors, so that they reach the termination log too."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            fromfile_prefix_chars="@",
+            allow_abbrev=False,
+            **options,  # type: ignore[arg-type]
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        line = arg_line.strip()
+        return [] if not line or line.startswith("#") else [line]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status: 0, or that of the failure (see `errors`)."""
+    try:
+        args = _parser().parse_args(argv)
+        args.run(args)
+    except RuntimeFailure as failure:
+        print(f"wenxin-runtime: {failure.reason}: {failure}", file=sys.stderr)  # noqa: T201 - a command's own voice
+        termination.report_failure(failure)
+        return failure.exit_code
+    except Exception as failure:
+        termination.report_failure(failure)
+        raise
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="wenxin-runtime", description="Serve ERNIE 4.5 (文心4.5) models.", epilog=_EXAMPLES)
+    parser.add_argument("--version", action="version", version=f"wenxin-runtime {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    serve = commands.add_parser(
+        "serve", help="serve a checkpoint over the OpenAI API", description=_serve.__doc__, epilog=_SERVE_EXAMPLES
+    )
+    config.add_flags(serve)
+    serve.set_defaults(run=_serve)
+    fixture = commands.add_parser("fixture", help="write a checkpoint of random weights", description=_fixture.__doc__)
+    _add_fixture_flags(fixture)
+    fixture.set_defaults(run=_fixture)
+    inspect = commands.add_parser("inspect", help="verify and describe a checkpoint", description=_inspect.__doc__)
+    inspect.add_argument("model_dir", metavar="MODEL_DIR", help="directory with config.json and *.safetensors")
+    inspect.set_defaults(run=_inspect)
+    return parser
+
+
+def _add_fixture_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", metavar="OUT", help="directory to write to; made if missing")
+    parser.add_argument("--arch", default="ernie4_5", help="architecture (default: %(default)s)")
+    parser.add_argument("--size", default="tiny", help="tiny or 0.3b (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
+    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16 (default: %(default)s)")
+    parser.add_argument("--vocab-size", type=int, help="rows of the embedding (default: the size's own)")
+
+
+def _serve(args: argparse.Namespace) -> None:
+    """Serve a checkpoint over the OpenAI API until SIGTERM."""
+    from wenxin_runtime.server.serve import serve  # noqa: PLC0415 - see the module's docstring
+
+    serve(config.from_args(args))
+
+
+def _fixture(args: argparse.Namespace) -> None:
+    """Write a complete checkpoint with random weights: for tests, demos and benchmarks."""
+    from wenxin_runtime import fixture  # noqa: PLC0415 - see the module's docstring
+
+    fixture.write(args.out, args.arch, args.size, args.seed, args.dtype, args.vocab_size)
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    """Verify a checkpoint without loading it and print what it is, as JSON."""
+    from wenxin_runtime import weights  # noqa: PLC0415 - see the module's docstring
+
+    facts = weights.inspect(args.model_dir)
+    print(msgspec.json.encode(facts).decode())  # noqa: T201 - the command's result
+    termination.report(msgspec.to_builtins(facts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,11 @@
+"""The HTTP process: parse, tokenise, admit, stream. It imports no torch.
+
+serve            the process: sockets, signals, drain, exit status
+app              the routes
+service          what every route may ask: the model, the engine, may I accept?
+served_model     what the server reads from the checkpoint
+engine_client    admission and routing          engine_process   the child process and its sockets
+generation       the sequences of one request   choice           tokens of one sequence to text
+openai/          the OpenAI API                 probes           /health, /load, /metrics, /version
+http             error bodies, body limit, request ids, access log
+"""

@@ -1,0 +1,220 @@
+"""The engine as the rest of the server sees it: admission, routing, and how each sequence ended."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from wenxin_runtime import ipc
+from wenxin_runtime.config import RuntimeConfig
+from wenxin_runtime.errors import EngineDied, EngineUnavailable, GenerationFailed, InvalidRequest, Overloaded
+from wenxin_runtime.ipc import Delta, EngineStats, FinishReason, Loading, Ready, Submit
+from wenxin_runtime.server.engine_process import ENGINE_COMMAND, EngineProcess, started
+from wenxin_runtime.server.generation import Generation
+from wenxin_runtime.server.served_model import model_names
+from wenxin_runtime.telemetry import Metrics
+
+_LOG_EVERY_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A sequence that has not ended. Times are of time.monotonic()."""
+
+    generation: Generation
+    number: int
+    accepted: float
+    last_token: float | None = None
+
+
+class EngineClient:
+    """Submits sequences, hands each delta to its request, and counts every ending exactly once.
+
+    Attributes:
+        state: How far the engine is. It only moves from Loading to Ready to EngineDied.
+        stats: The engine's last report.
+    """
+
+    def __init__(self, config: RuntimeConfig, metrics: Metrics) -> None:
+        self.state: Loading | Ready | EngineDied = Loading(0, 0)
+        self.stats = EngineStats()
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._config = config
+        self._metrics = metrics
+        self._process: EngineProcess | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._open: dict[str, _Open] = {}
+        self._capacity = config.max_num_seqs + config.queue_size
+        self._next_progress_log = 0.0
+        metrics.watch(self)
+
+    @property
+    def running(self) -> int:
+        """Sequences that hold a slot, by the engine's last report."""
+        return min(self.stats.running, len(self._open))
+
+    @property
+    def waiting(self) -> int:
+        """Sequences that are open and hold no slot."""
+        return len(self._open) - self.running
+
+    @property
+    def kv_usage(self) -> float:
+        """Used share of the KV cache, 0 to 1."""
+        return self.stats.kv_blocks_used / self.stats.kv_blocks_total if self.stats.kv_blocks_total else 0.0
+
+    async def run(self, command: Sequence[str] = ENGINE_COMMAND) -> EngineDied:
+        """Start the engine and route what it says until it ends; ends it when cancelled.
+
+        Returns:
+            Why it ended.
+        """
+        async with started(self._config, command) as self._process:
+            status = await self._process.receive(self._handle)
+        died = self.state if isinstance(self.state, EngineDied) else EngineDied(_describe(status))
+        self._on_death(died)
+        return died
+
+    def open(self, submits: Sequence[Submit]) -> Generation:
+        """Accept the sequences of one request, all or none.
+
+        Raises:
+            InvalidRequest: they could never be accepted together.
+            Overloaded: not enough slots and queue places are free now.
+            EngineUnavailable: the engine is not ready.
+        """
+        self.check_capacity(len(submits))
+        if not isinstance(self.state, Ready) or self._process is None:
+            raise EngineUnavailable("the engine is not ready", retry_after=1)
+        generation = Generation(self, [submit.request_id for submit in submits])
+        now = time.monotonic()
+        for number, submit in enumerate(submits):
+            self._open[submit.request_id] = _Open(generation, number, accepted=now)
+            self._process.send(submit)
+        self.idle.clear()
+        return generation
+
+    def check_capacity(self, sequences: int = 1) -> None:
+        """Refuse what cannot be queued.
+
+        Raises:
+            InvalidRequest: more sequences than there will ever be places.
+            Overloaded: more than there are places now.
+        """
+        if sequences > self._capacity:
+            raise InvalidRequest(
+                f"prompts times n is {sequences} sequences; this server takes at most {self._capacity} in one request",
+                param="n",
+            )
+        if len(self._open) + sequences > self._capacity:
+            raise Overloaded("all slots and queue places are taken, try again", code="overloaded", retry_after=1)
+
+    def end(self, request_id: str, reason: FinishReason) -> None:
+        """Count the ending of a sequence that the server ended; the engine forgets it."""
+        if self._close(request_id, reason):
+            self._send_abort([request_id])
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        """Forget those of `request_ids` that have not ended; the engine frees their blocks."""
+        unfinished = [request_id for request_id in request_ids if self._close(request_id, "abort")]
+        if unfinished:
+            self._send_abort(unfinished)
+
+    def fail_all(self, error: EngineUnavailable) -> None:
+        """Give up every open request."""
+        for generation in {id(open_.generation): open_.generation for open_ in self._open.values()}.values():
+            generation.fail(error)
+
+    def _send_abort(self, request_ids: Sequence[str]) -> None:
+        if self._process is not None:
+            self._process.send(ipc.Abort(tuple(request_ids)))
+
+    def _handle(self, message: ipc.FromEngine) -> None:
+        match message:
+            case ipc.Outputs():
+                self._on_outputs(message)
+            case Loading():
+                self.state = message
+                self._log_progress(message)
+            case Ready():
+                self.state = message
+                self._metrics.engine_ready(message, model_names(self._config)[0])
+                logger.info("engine ready in %.1f s on %s, %s", message.load_seconds, message.device, message.dtype)
+            case ipc.Fatal():
+                self._on_death(EngineDied(message.message, reason=message.reason, exit_code=message.exit_code))
+                self._end_process()
+            case _:
+                assert_never(message)
+
+    def _on_outputs(self, outputs: ipc.Outputs) -> None:
+        now = time.monotonic()
+        self.stats = outputs.stats
+        self._metrics.observe_step(outputs.stats)
+        for delta in outputs.deltas:
+            open_ = self._open.get(delta.request_id)
+            if open_ is None:
+                continue  # aborted while this step ran
+            self._observe_tokens(open_, delta, now)
+            if delta.finish_reason == "error":
+                message = delta.error or "the engine gave this request up"
+                open_.generation.fail(GenerationFailed(message, code="generation_failed"))
+                self._close(delta.request_id, "error")
+            else:
+                open_.generation.put(open_.number, delta)
+                if delta.finish_reason is not None:
+                    self._close(delta.request_id, delta.finish_reason)
+
+    def _observe_tokens(self, open_: _Open, delta: Delta, now: float) -> None:
+        if not delta.token_ids:
+            return
+        if open_.last_token is None:
+            self._metrics.time_to_first_token.observe(now - open_.accepted)
+        else:
+            # Tokens that come together (speculation) share the wait between them.
+            for _ in delta.token_ids:
+                self._metrics.inter_token_latency.observe((now - open_.last_token) / len(delta.token_ids))
+        open_.last_token = now
+
+    def _close(self, request_id: str, ending: str) -> bool:
+        open_ = self._open.pop(request_id, None)
+        if open_ is None:
+            return False
+        self._metrics.requests.labels(ending).inc()
+        self._metrics.request_duration.observe(time.monotonic() - open_.accepted)
+        if not self._open:
+            self.idle.set()
+        return True
+
+    def _on_death(self, died: EngineDied) -> None:
+        if not isinstance(self.state, EngineDied):
+            logger.error("the engine is dead: %s: %s", died.reason, died)
+        self.state = died
+        self.fail_all(EngineUnavailable(f"the engine died: {died}", code="engine_died", retry_after=1))
+        for request_id in list(self._open):
+            self._close(request_id, "error")
+
+    def _end_process(self) -> None:
+        """See to it that an engine that has given up does not linger."""
+        if self._process is not None:
+            self._ending = asyncio.create_task(self._process.stop())
+
+    def _log_progress(self, loading: Loading) -> None:
+        if time.monotonic() < self._next_progress_log or not loading.total:
+            return
+        self._next_progress_log = time.monotonic() + _LOG_EVERY_SECONDS
+        share = 100 * loading.done / loading.total
+        logger.info("loading weights: %.0f %% (%d of %d bytes)", share, loading.done, loading.total)
+
+
+def _describe(status: int) -> str:
+    if status >= 0:
+        return f"the engine process ended with exit status {status}; its last lines are in the log"
+    name = signal.Signals(-status).name
+    hint = "; SIGKILL mostly means out of memory" if name == "SIGKILL" else ""
+    return f"the engine process was ended by {name}{hint}"

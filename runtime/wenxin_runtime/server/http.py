@@ -1,0 +1,138 @@
+"""HTTP as every route sees it: JSON out, a bounded body in, OpenAI error bodies, request ids, the access log."""
+
+import logging
+import time
+import uuid
+from typing import Any
+
+import msgspec
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wenxin_runtime.errors import RequestError, RequestTooLarge
+from wenxin_runtime.server.generation import ClientGone
+from wenxin_runtime.server.service import Service, Stage
+
+access_log = logging.getLogger("wenxin_runtime.access")
+
+_MAX_ID_CHARACTERS = 128
+_PROBES = ("/health", "/ping", "/load", "/metrics")
+
+encode_json = msgspec.json.Encoder().encode
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """OpenAI's error object."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """OpenAI's error body."""
+
+    error: ErrorDetail
+
+
+def error_body(error: RequestError) -> ErrorBody:
+    """Spell `error` as OpenAI does."""
+    return ErrorBody(ErrorDetail(error.message, error.type, error.param, error.code))
+
+
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Answer with `value` as JSON."""
+    return Response(encode_json(value), status, headers, media_type="application/json")
+
+
+def error_response(error: RequestError) -> Response:
+    """Answer with an OpenAI error body."""
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    if isinstance(error, RequestTooLarge):
+        headers["Connection"] = "close"  # the rest of the body is not read
+    return json_response(error_body(error), error.status, headers)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Answer an unknown route or a wrong method in OpenAI's shape."""
+    status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (500, None)
+    message = "unknown route" if status == 404 else "method not allowed" if status == 405 else "request refused"
+    detail = ErrorDetail(f"{message}: {request.method} {request.url.path}", "invalid_request_error")
+    return json_response(ErrorBody(detail), status, dict(headers or {}))
+
+
+async def read_body(receive: Receive, limit_bytes: int) -> bytes:
+    """Read the request's body.
+
+    Raises:
+        RequestTooLarge: it is longer than `limit_bytes`.
+        ClientGone: the client went away before it was complete.
+    """
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        size += len(message.get("body", b""))
+        if size > limit_bytes:
+            raise RequestTooLarge(f"the request's body is larger than {limit_bytes} bytes (--max-request-bytes)")
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+class Envelope:
+    """What every exchange gets: a request id, `Connection: close` while the server leaves, a line in the access log.
+
+    The id is the client's X-Request-Id, if it brings a decent one. The log holds no query and no body.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one exchange; scopes that are not HTTP are refused by the app."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope).get("x-request-id"))
+        scope["state"]["request_id"] = request_id
+        started = time.monotonic()
+        status = 0  # stays 0 where the client left before there was an answer
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                if self._service.stage is not Stage.SERVING:
+                    headers["Connection"] = "close"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            level = logging.DEBUG if scope["path"].startswith(_PROBES) else logging.INFO
+            access_log.log(
+                level,
+                "request id=%s method=%s path=%s status=%d seconds=%.3f",
+                *(request_id, scope["method"], _printable(scope["path"]), status, time.monotonic() - started),
+            )
+
+
+def _request_id(given: str | None) -> str:
+    if given and len(given) <= _MAX_ID_CHARACTERS and given.isascii() and given.isprintable():
+        return given
+    return uuid.uuid4().hex
+
+
+def _printable(path: str) -> str:
+    """Spell a path so that it cannot forge a line in the log."""
+    return path.encode("unicode_escape").decode()

@@ -1,0 +1,67 @@
+"""All choices of one request, from the engine's deltas to pieces that can be written."""
+
+from wenxin_runtime.server.generation import Generation
+from wenxin_runtime.server.openai.choice import Choice, Piece
+from wenxin_runtime.server.openai.plan import Plan
+from wenxin_runtime.server.openai.responses import PromptTokensDetails, Usage
+from wenxin_runtime.tokenizer import Tokenizer
+
+
+class Answer:
+    """The choices of one request while they grow."""
+
+    def __init__(self, plan: Plan, tokenizer: Tokenizer, generation: Generation) -> None:
+        self.plan = plan
+        self._generation = generation
+        self._choices = [Choice(i, plan, tokenizer) for i in range(len(generation.request_ids))]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice has its finish reason."""
+        return all(choice.finished for choice in self._choices)
+
+    @property
+    def usage(self) -> Usage:
+        """Token counts so far. A prompt counts once, however many choices it has."""
+        prompt_tokens = self.plan.prompt_tokens
+        completion_tokens = sum(choice.tokens for choice in self._choices)
+        cached = sum(choice.cached_tokens for choice in self._choices[:: self.plan.n])
+        return Usage(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens, PromptTokensDetails(cached))
+
+    async def grow(self, pieces: dict[int, Piece]) -> None:
+        """Wait for deltas and add them to `pieces`, by the number of the choice.
+
+        Raises:
+            RequestError: the request cannot be finished.
+            ClientGone: nobody waits for the answer.
+        """
+        for index, delta in await self._generation.take():
+            choice = self._choices[index]
+            if not choice.finished:
+                piece = pieces.get(index)
+                if piece is None:
+                    piece = pieces[index] = Piece(index)
+                choice.push(delta, piece, self._generation)
+
+    async def next_pieces(self) -> list[Piece]:
+        """Wait for deltas and return what they add, in the order of the choices.
+
+        Raises:
+            RequestError: the request cannot be finished.
+            ClientGone: nobody waits for the answer.
+        """
+        pieces: dict[int, Piece] = {}
+        await self.grow(pieces)
+        return [pieces[index] for index in sorted(pieces)]
+
+    async def whole(self) -> list[Piece]:
+        """Wait for the end and return one piece per choice, in order.
+
+        Raises:
+            RequestError: the request cannot be finished.
+            ClientGone: nobody waits for the answer.
+        """
+        pieces: dict[int, Piece] = {}
+        while not self.finished:
+            await self.grow(pieces)
+        return [pieces[index] for index in sorted(pieces)]

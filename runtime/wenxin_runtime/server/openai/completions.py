@@ -1,0 +1,136 @@
+"""POST /v1/completions: prompts to a plan, pieces to completion objects."""
+
+from msgspec import UNSET
+
+from wenxin_runtime.errors import InvalidRequest
+from wenxin_runtime.server.http import encode_json
+from wenxin_runtime.server.openai.choice import Piece
+from wenxin_runtime.server.openai.parsing import parse
+from wenxin_runtime.server.openai.plan import (
+    Plan,
+    Prompt,
+    check_max_tokens,
+    check_prompt,
+    encode,
+    plan_of,
+    room_for_answer,
+)
+from wenxin_runtime.server.openai.responses import Completion, CompletionChoice, TokenNames, Usage, completion_logprobs
+from wenxin_runtime.server.openai.sampling import check_logprobs
+from wenxin_runtime.server.openai.schemas import CompletionRequest
+from wenxin_runtime.server.served_model import ServedModel
+from wenxin_runtime.server.service import Service
+
+# OpenAI's default for this endpoint.
+_DEFAULT_MAX_TOKENS = 16
+
+
+async def plan(body: bytes, service: Service, model: ServedModel) -> Plan:
+    """Check a request and work out what to generate.
+
+    Raises:
+        RequestError: names the field at fault.
+    """
+    request = parse(body, CompletionRequest)
+    name = service.check_model_name(request.model)
+    _check_neighbours(request)
+    top_logprobs = check_logprobs(request.logprobs, service.config.max_logprobs, "logprobs")
+    prompts = await _prompts(request, service, model)
+    return plan_of(
+        request,
+        model,
+        prefix="cmpl",
+        name=name,
+        prompts=prompts,
+        max_tokens=_max_tokens(request, prompts, service.max_model_len),
+        top_logprobs=top_logprobs,
+        echo=bool(request.echo),
+    )
+
+
+class CompletionWriter:
+    """Spells one completion."""
+
+    def __init__(self, plan: Plan, model: ServedModel) -> None:
+        self._plan = plan
+        self._names = TokenNames(model.tokenizer, as_ids=plan.tokens_as_ids)
+
+    def whole(self, pieces: list[Piece], usage: Usage) -> bytes:
+        """Spell the whole answer."""
+        return self._completion([self._choice(piece, opening=True) for piece in pieces], usage)
+
+    def chunks(self, piece: Piece, usage: Usage | None) -> list[bytes]:
+        """Spell one piece."""
+        returned = piece.scored or (self._plan.return_token_ids and (piece.token_ids or piece.opening))
+        if not (piece.finish_reason or returned or any(piece.parts)):
+            return []
+        return [self._completion([self._choice(piece, opening=piece.opening)], usage)]
+
+    def usage_chunk(self, usage: Usage) -> bytes:
+        """Spell the last chunk of a stream that was asked for its usage."""
+        return self._completion([], usage)
+
+    def _choice(self, piece: Piece, *, opening: bool) -> CompletionChoice:
+        plan = self._plan
+        wants_logprobs = plan.top_logprobs is not None and (piece.scored or not plan.stream)
+        return CompletionChoice(
+            index=piece.index,
+            text=piece.text,
+            logprobs=completion_logprobs(piece.scored, self._names, plan.top_logprobs or 0) if wants_logprobs else None,
+            finish_reason=piece.finish_reason,
+            stop_reason=piece.stop_reason,
+            token_ids=piece.token_ids if plan.return_token_ids else UNSET,
+            prompt_token_ids=plan.prompt_of(piece.index).ids if plan.return_token_ids and opening else UNSET,
+        )
+
+    def _completion(self, choices: list[CompletionChoice], usage: Usage | None) -> bytes:
+        plan = self._plan
+        shown = usage if usage or plan.include_usage else UNSET
+        return encode_json(Completion(plan.id, plan.created, plan.model, choices, shown))
+
+
+def _check_neighbours(request: CompletionRequest) -> None:
+    """Refuse fields whose meaning depends on another field."""
+    if request.suffix:
+        raise InvalidRequest("suffix is not supported by this server", param="suffix", code="unsupported_parameter")
+    if request.best_of is not None and request.best_of != (request.n or 1):
+        raise InvalidRequest("best_of is only supported when it equals n", param="best_of")
+
+
+def _max_tokens(request: CompletionRequest, prompts: tuple[Prompt, ...], max_model_len: int) -> int:
+    if request.max_tokens is None:
+        return min(_DEFAULT_MAX_TOKENS, room_for_answer(prompts, max_model_len, param="prompt"))
+    check_max_tokens(request.max_tokens, prompts, max_model_len, param="max_tokens")
+    return request.max_tokens
+
+
+async def _prompts(request: CompletionRequest, service: Service, model: ServedModel) -> tuple[Prompt, ...]:
+    batch = _batch(request.prompt)
+    prompts = []
+    for i, given in enumerate(batch):
+        param = "prompt" if len(batch) == 1 else f"prompt[{i}]"
+        prompt = await _prompt(given, request, model)
+        check_prompt(prompt.ids, vocab_size=model.vocab_size, max_model_len=service.max_model_len, param=param)
+        prompts.append(prompt)
+    return tuple(prompts)
+
+
+def _batch(given: str | list[str | int | list[int]]) -> list[str | list[int]]:
+    """Bring the four shapes of `prompt` to one: a list of numbers is one prompt, any other list a batch."""
+    if isinstance(given, str):
+        return [given]
+    numbers = [part for part in given if isinstance(part, int)]
+    if not numbers and given:
+        return [part for part in given if not isinstance(part, int)]
+    if len(numbers) < len(given):
+        raise InvalidRequest("prompt mixes token ids with whole prompts", param="prompt")
+    return [numbers]
+
+
+async def _prompt(given: str | list[int], request: CompletionRequest, model: ServedModel) -> Prompt:
+    if not isinstance(given, str):
+        return Prompt(tuple(given))
+    if not given:
+        return Prompt(())  # refused as empty, even where encoding would add a BOS token
+    ids = await encode(model.tokenizer, given, add_special_tokens=request.add_special_tokens is not False)
+    return Prompt(ids, given)

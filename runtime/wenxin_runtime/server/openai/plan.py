@@ -1,0 +1,183 @@
+"""What is to be generated: the common ground of chat and completions."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from wenxin_runtime.errors import InvalidRequest
+from wenxin_runtime.ipc import SamplingParams, Submit
+from wenxin_runtime.server.openai.sampling import sampling_params, stop_strings
+from wenxin_runtime.server.openai.schemas import GenerationRequest
+from wenxin_runtime.server.served_model import ServedModel
+from wenxin_runtime.tokenizer import Tokenizer
+
+# Shorter texts are tokenised faster than a thread is woken.
+_LONG_TEXT_CHARACTERS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids, and the text as the client wrote it where it wrote one."""
+
+    ids: tuple[int, ...]
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A checked request: `n` choices for each prompt, numbered prompt by prompt.
+
+    `id` also names the sequences to the engine. `top_logprobs` is the number of alternatives per token, None for no
+    logprobs at all.
+    """
+
+    id: str
+    created: int
+    model: str
+    prompts: tuple[Prompt, ...]
+    n: int
+    sampling: SamplingParams
+    stop: tuple[str, ...]
+    include_stop: bool
+    skip_special_tokens: bool
+    stream: bool
+    include_usage: bool
+    continuous_usage: bool
+    return_token_ids: bool
+    tokens_as_ids: bool
+    top_logprobs: int | None
+    echo: bool = False
+    cache_salt: str = ""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts; a prompt counts once, however many choices it has."""
+        return sum(len(prompt.ids) for prompt in self.prompts)
+
+    def prompt_of(self, index: int) -> Prompt:
+        """Return the prompt of choice `index`."""
+        return self.prompts[index // self.n]
+
+    def submits(self) -> list[Submit]:
+        """List one sequence per choice. Choices of one prompt draw differently: each adds its number to the seed."""
+        return [
+            Submit(f"{self.id}-{i * self.n + j}", prompt.ids, _with_seed(self.sampling, j), self.cache_salt)
+            for i, prompt in enumerate(self.prompts)
+            for j in range(self.n)
+        ]
+
+
+def _with_seed(sampling: SamplingParams, choice: int) -> SamplingParams:
+    if sampling.seed is None or choice == 0:
+        return sampling
+    # Wraps around, so that every seed stays a signed 64-bit number.
+    seed = (sampling.seed + choice + 2**63) % 2**64 - 2**63
+    return msgspec.structs.replace(sampling, seed=seed)
+
+
+async def encode(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
+    """Tokenise without keeping other requests waiting."""
+    if len(text) < _LONG_TEXT_CHARACTERS:
+        return tuple(tokenizer.encode(text, add_special_tokens=add_special_tokens))
+    return tuple(await asyncio.to_thread(tokenizer.encode, text, add_special_tokens=add_special_tokens))
+
+
+def check_prompt(ids: Sequence[int], *, vocab_size: int, max_model_len: int, param: str) -> None:
+    """Refuse a prompt that the model cannot take; `param` is the field to blame.
+
+    Raises:
+        InvalidRequest: empty, too long, or with an id outside the vocabulary.
+    """
+    if not ids:
+        raise InvalidRequest(f"{param} must not be empty", param=param)
+    if len(ids) > max_model_len:
+        raise InvalidRequest(
+            f"the prompt has {len(ids)} tokens, this model takes at most {max_model_len} tokens of prompt and answer",
+            param=param,
+            code="context_length_exceeded",
+        )
+    if not 0 <= min(ids) <= max(ids) < vocab_size:
+        wrong = next(i for i in ids if not 0 <= i < vocab_size)
+        raise InvalidRequest(f"{param}: token id {wrong} is outside the vocabulary of {vocab_size}", param=param)
+
+
+def room_for_answer(prompts: Sequence[Prompt], max_model_len: int, *, param: str) -> int:
+    """Return the most tokens that every prompt leaves room for.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    room = max_model_len - max(len(prompt.ids) for prompt in prompts)
+    if room < 1:
+        raise InvalidRequest(
+            f"the prompt fills all {max_model_len} tokens of this model; there is no room for an answer",
+            param=param,
+            code="context_length_exceeded",
+        )
+    return room
+
+
+def check_max_tokens(max_tokens: int, prompts: Sequence[Prompt], max_model_len: int, *, param: str) -> None:
+    """Refuse an answer that cannot fit behind the longest prompt.
+
+    Raises:
+        InvalidRequest: says how much room there is.
+    """
+    room = max_model_len - max(len(prompt.ids) for prompt in prompts)
+    if max_tokens > room:
+        raise InvalidRequest(
+            f"{param} is {max_tokens}, but the prompt leaves room for {room} of {max_model_len} tokens",
+            param=param,
+            code="context_length_exceeded",
+        )
+
+
+def plan_of(
+    request: GenerationRequest,
+    model: ServedModel,
+    *,
+    prefix: str,
+    name: str,
+    prompts: tuple[Prompt, ...],
+    max_tokens: int,
+    top_logprobs: int | None,
+    echo: bool = False,
+) -> Plan:
+    """Put together what both endpoints take from a request in the same way; `prefix` begins the answer's id.
+
+    Raises:
+        InvalidRequest: names the field at fault.
+    """
+    options = request.stream_options
+    if options is not None and not request.stream:
+        raise InvalidRequest("stream_options is only allowed when stream is true", param="stream_options")
+    return Plan(
+        id=f"{prefix}-{uuid.uuid4().hex}",
+        created=int(time.time()),
+        model=name,
+        prompts=prompts,
+        n=request.n or 1,
+        sampling=sampling_params(
+            request,
+            model.defaults,
+            max_tokens=max_tokens,
+            vocab_size=model.vocab_size,
+            logprobs=top_logprobs,
+            prompt_logprobs=top_logprobs if echo else None,
+        ),
+        stop=stop_strings(request),
+        include_stop=bool(request.include_stop_str_in_output),
+        skip_special_tokens=request.skip_special_tokens is not False,
+        stream=bool(request.stream),
+        include_usage=bool(options and options.include_usage),
+        continuous_usage=bool(options and options.continuous_usage_stats),
+        return_token_ids=bool(request.return_token_ids),
+        tokens_as_ids=bool(request.return_tokens_as_token_ids),
+        top_logprobs=top_logprobs,
+        echo=echo,
+        cache_salt=request.cache_salt or "",
+    )

@@ -1,0 +1,182 @@
+"""The life of the server process: listen at once, load, serve, and leave without cutting anybody off.
+
+SIGTERM   not ready any more; for --shutdown-delay requests are still served; then new ones are refused, accepted
+          ones finished for at most --drain-timeout; exit 0
+SIGINT    the same without the delay
+again     at once: what is open ends with an error
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+
+import uvicorn
+import uvloop
+
+from wenxin_runtime.config import RuntimeConfig
+from wenxin_runtime.errors import ConfigError, EngineDied, EngineUnavailable
+from wenxin_runtime.server import app, served_model
+from wenxin_runtime.server.engine_process import ENGINE_COMMAND
+from wenxin_runtime.server.service import Service, Stage
+from wenxin_runtime.telemetry import Metrics, set_up_logging
+
+_BACKLOG = 2048
+# Longer than the idle timeouts of common clients and proxies, so that they close first and never meet a reset.
+_KEEP_ALIVE_SECONDS = 75
+# For the last writes to clients that read slowly, after every answer has ended.
+_FLUSH_SECONDS = 5
+
+logger = logging.getLogger(__name__)
+
+
+def serve(config: RuntimeConfig, command: Sequence[str] = ENGINE_COMMAND) -> None:
+    """Serve until a signal asks to stop.
+
+    Args:
+        config: The flags.
+        command: What starts the engine process; --to-engine, --from-engine and --config are added.
+
+    Raises:
+        RuntimeFailure: the process cannot go on; carries the exit code.
+    """
+    set_up_logging(config.log_level)
+    listener = listen(config.host, config.port)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve_until_signalled(Server(config, listener, command)))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the listening socket; port 0 takes a free one.
+
+    Raises:
+        ConfigError: the address cannot be had; names the flags.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on --host {host} --port {port}: {error.strerror or error}") from error
+
+
+class Stop:
+    """The wish to stop, which can be repeated with more haste."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.hurried = asyncio.Event()
+        self.delay_seconds = 0.0
+
+    def ask(self, delay_seconds: float) -> None:
+        """Ask to stop, serving for another `delay_seconds`; asked again, at once."""
+        if self.asked.is_set():
+            self.hurried.set()
+            return
+        self.delay_seconds = delay_seconds
+        self.asked.set()
+
+
+class Server:
+    """HTTP, engine and model of one process.
+
+    Attributes:
+        url: Where it listens.
+        service: What the routes ask.
+    """
+
+    def __init__(self, config: RuntimeConfig, listener: socket.socket, command: Sequence[str]) -> None:
+        """Put the parts together; nothing runs before `run`."""
+        self.service = Service(config, Metrics(slots=config.max_num_seqs))
+        host, port = listener.getsockname()[:2]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._config = config
+        self._command = command
+        self._listener = listener
+        self._http = _Http(
+            uvicorn.Config(
+                app.build(self.service),
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=_FLUSH_SECONDS,
+            )
+        )
+
+    async def run(self, stop: Stop) -> None:
+        """Serve until asked to stop, and then as long as the drain takes.
+
+        Raises:
+            RuntimeFailure: the checkpoint is none, or the engine died.
+        """
+        http = asyncio.create_task(self._http.serve(sockets=[self._listener]))
+        engine = asyncio.create_task(self.service.engine.run(self._command))
+        logger.info("listening on %s", self.url)
+        try:
+            await self._serve(stop, engine)
+        finally:
+            self._http.should_exit = True
+            await http
+            engine.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):  # it has been reported already
+                await engine
+
+    async def _serve(self, stop: Stop, engine: asyncio.Task[EngineDied]) -> None:
+        reading = asyncio.create_task(asyncio.to_thread(served_model.load, self._config))
+        asked = asyncio.create_task(stop.asked.wait())
+        pending: set[asyncio.Task[object]] = {engine, reading, asked}
+        try:
+            while not asked.done():
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                if reading in done:
+                    self.service.model = reading.result()
+                if engine in done:
+                    raise engine.result()
+        finally:
+            asked.cancel()
+        await self._drain(stop, engine)
+
+    async def _drain(self, stop: Stop, engine: asyncio.Task[EngineDied]) -> None:
+        service = self.service
+        if service.why_not_ready is None:  # else nobody was ever sent here
+            service.stage = Stage.LEAVING
+            logger.info("stopping: still serving for %g s", stop.delay_seconds)
+            await _first_of(stop.hurried, seconds=stop.delay_seconds)
+        service.stage = Stage.DRAINING
+        logger.info("draining: %d running, %d waiting", service.engine.running, service.engine.waiting)
+        await _first_of(service.engine.idle, stop.hurried, seconds=self._config.drain_timeout)
+        if not service.engine.idle.is_set():
+            logger.warning("giving up %d open sequences", service.engine.running + service.engine.waiting)
+            service.engine.fail_all(EngineUnavailable("the server has stopped", code="draining", retry_after=1))
+        if engine.done():
+            raise engine.result()
+        logger.info("stopped")
+
+
+class _Http(uvicorn.Server):
+    """uvicorn without its signal handlers: when to stop is decided here."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve_until_signalled(server: Server) -> None:
+    stop = Stop()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.ask, server.service.config.shutdown_delay)
+    loop.add_signal_handler(signal.SIGINT, stop.ask, 0.0)
+    await server.run(stop)
+
+
+async def _first_of(*events: asyncio.Event, seconds: float) -> None:
+    """Wait until one of `events` is set, for at most `seconds`."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()

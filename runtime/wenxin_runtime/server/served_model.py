@@ -1,0 +1,66 @@
+"""What the server process reads from a checkpoint: tokenizer, sizes, sampling defaults. No weights."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from wenxin_runtime.config import RuntimeConfig
+from wenxin_runtime.errors import CheckpointError
+from wenxin_runtime.tokenizer import Tokenizer
+from wenxin_runtime.weights import open_checkpoint
+
+
+class SamplingDefaults(msgspec.Struct, frozen=True):
+    """generation_config.json's part in sampling; a request overrides each. Same fields as vLLM takes."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A checkpoint under the names that requests may use. `created` is in Unix seconds."""
+
+    names: tuple[str, ...]
+    created: int
+    vocab_size: int
+    tokenizer: Tokenizer
+    defaults: SamplingDefaults
+
+
+def load(config: RuntimeConfig) -> ServedModel:
+    """Read and check what serving needs besides the weights themselves, whose headers are looked at.
+
+    Raises:
+        CheckpointError: the directory is no checkpoint; the message names the file.
+        ConfigError: --chat-template cannot be read.
+    """
+    checkpoint = open_checkpoint(config.model_dir)
+    return ServedModel(
+        names=model_names(config),
+        created=int(time.time()),
+        vocab_size=checkpoint.config.vocab_size,
+        tokenizer=Tokenizer.load(config.model_dir, config.chat_template),
+        defaults=_defaults(checkpoint.model_dir / "generation_config.json"),
+    )
+
+
+def model_names(config: RuntimeConfig) -> tuple[str, ...]:
+    """Return the names that requests may use, at least one."""
+    return config.served_model_name or (Path(config.model_dir).resolve().name,)
+
+
+def _defaults(path: Path) -> SamplingDefaults:
+    if not path.is_file():
+        return SamplingDefaults()
+    try:
+        # Not decoded in one go: save_pretrained writes values that msgspec's JSON refuses, such as Infinity.
+        return msgspec.convert(json.loads(path.read_bytes()), SamplingDefaults)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise CheckpointError(f"{path}: {error}") from error

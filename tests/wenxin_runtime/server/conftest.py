@@ -1,0 +1,122 @@
+"""A real server in the test's own event loop, its engine scripted by the test."""
+
+import asyncio
+import contextlib
+import json
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.wenxin_runtime.fake_engine import TIMEOUT_SECONDS, FakeEngine
+from wenxin_runtime import fixture
+from wenxin_runtime.config import RuntimeConfig
+from wenxin_runtime.server.serve import Server, Stop, listen
+from wenxin_runtime.tokenizer import Tokenizer
+
+NAME = "ernie-test"
+
+
+@dataclass
+class Running:
+    """A server that listens, and all the strings that move it."""
+
+    server: Server
+    engine: FakeEngine
+    client: httpx.AsyncClient
+    stop: Stop
+    task: asyncio.Task[None]
+    tokenizer: Tokenizer
+    _streams: list[Any] = field(default_factory=list)
+
+    def tokens(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text)
+
+    async def post(self, path: str, **body: Any) -> httpx.Response:
+        return await self.client.post(f"/v1/{path}", json=body)
+
+    def posting(self, path: str, **body: Any) -> asyncio.Task[httpx.Response]:
+        return asyncio.create_task(self.post(path, **body))
+
+    async def events(self, path: str, **body: Any) -> AsyncIterator[dict[str, Any] | str]:
+        """Yield the events of a stream, parsed, and [DONE] as the string it is."""
+        async with self.client.stream("POST", f"/v1/{path}", json={**body, "stream": True}) as response:
+            assert response.status_code == 200, await response.aread()
+            async for line in response.aiter_lines():
+                if line:
+                    content = line.removeprefix("data: ")
+                    yield content if content == "[DONE]" else json.loads(content)
+
+    async def all_events(self, path: str, **body: Any) -> list[dict[str, Any] | str]:
+        return [event async for event in self.events(path, **body)]
+
+    def streaming(self, path: str, **body: Any) -> asyncio.Task[list[dict[str, Any] | str]]:
+        return asyncio.create_task(self.all_events(path, **body))
+
+    async def metric(self, name: str, **labels: str) -> float:
+        text = (await self.client.get("/metrics")).text
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    return sample.value
+        raise AssertionError(f"{name} {labels} is not in /metrics")
+
+    async def load(self) -> dict[str, Any]:
+        return (await self.client.get("/load")).json()
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Wait until `condition`, a function or a coroutine function, holds."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while True:
+                found = condition()
+                if await found if asyncio.iscoroutine(found) else found:
+                    return
+                await asyncio.sleep(0.005)
+
+    async def ready(self, **changes: object) -> None:
+        await self.engine.ready(**changes)
+        await self.until(lambda: self.server.service.why_not_ready is None)
+
+
+@contextlib.asynccontextmanager
+async def running_server(model_dir: Path, *, ready: bool = True, **flags: Any) -> AsyncIterator[Running]:
+    config = RuntimeConfig(model_dir=str(model_dir), port=0, served_model_name=(NAME,), **flags)
+    with tempfile.TemporaryDirectory() as directory:
+        engine = FakeEngine(Path(directory))
+        server = Server(config, listen(config.host, config.port), engine.command)
+        stop = Stop()
+        task = asyncio.create_task(server.run(stop))
+        tokenizer = Tokenizer.load(model_dir)
+        async with httpx.AsyncClient(base_url=server.url, timeout=TIMEOUT_SECONDS) as client:
+            running = Running(server, engine, client, stop, task, tokenizer)
+            try:
+                await engine.started()
+                if ready:
+                    await running.ready()
+                yield running
+            finally:
+                stop.ask(0)
+                stop.ask(0)
+                with contextlib.suppress(Exception):
+                    await task
+                engine.close()
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fixture.write(tmp_path_factory.mktemp("checkpoint"))
+
+
+Start = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture
+def start(model_dir: Path) -> Start:
+    """Start a server: `async with start(max_num_seqs=1) as server:`."""
+    return lambda **flags: running_server(model_dir, **flags)
