@@ -1,0 +1,45 @@
+"""What the stories share: one cluster, one installed operator, one tiny endpoint, one claim with checkpoints."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from e2e.harness import demo
+from e2e.harness.cluster import Cluster
+from e2e.stories import checkpoints as written
+from e2e.stories.endpoint import Endpoint
+from e2e.stories.installation import Operator
+
+pytest_plugins = ["e2e.harness.fixtures"]
+
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+PLACE = "default"
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster) -> Operator:
+    """The chart, installed as a user would, into a namespace that enforces the restricted standard."""
+    for name in (demo.NAMESPACE, PLACE):
+        cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
+    demo.install(cluster)
+    return Operator(cluster)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(operator: Operator, cluster: Cluster) -> Iterator[str]:
+    """A namespace with the claim `models`: the folder `tiny`, and folders with one thing wrong each."""
+    del operator  # first, so that its CRDs are there
+    with cluster.namespace("checkpoints", labels=RESTRICTED) as name:
+        cluster.apply(written.manifests(), namespace=name)
+        cluster.wait_condition("job/write-checkpoints", "Complete", namespace=name)
+        yield name
+
+
+@pytest.fixture
+def tiny(operator: Operator, cluster: Cluster) -> Endpoint:
+    """examples/tiny.yaml, Ready, as it is written, whatever the story before did to it."""
+    del operator
+    cluster.apply(demo.EXAMPLE, namespace=PLACE)
+    endpoint = Endpoint(cluster, demo.DEPLOYMENT, PLACE)
+    endpoint.ready()
+    return endpoint

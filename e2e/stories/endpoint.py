@@ -1,0 +1,113 @@
+"""One WenxinDeployment as its user sees it: change it, wait for it, look at its pods, ask it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from e2e.harness.cluster import Cluster, Object
+
+LABEL = "serving.wenxin.io/deployment"
+CHILDREN = "deployments,services,serviceaccounts,networkpolicies,poddisruptionbudgets,configmaps,controllerrevisions"
+READY_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A deployment by name. Nothing is remembered: every question goes to the API server."""
+
+    cluster: Cluster
+    name: str
+    namespace: str
+
+    @property
+    def selector(self) -> str:
+        """Selects pods and children."""
+        return f"{LABEL}={self.name}"
+
+    @property
+    def id(self) -> str:
+        """KIND/NAME."""
+        return f"wenxindeployment/{self.name}"
+
+    def get(self) -> Object:
+        """The resource."""
+        return self.cluster.get(self.id, namespace=self.namespace)
+
+    def condition(self, kind: str) -> Object:
+        """One condition of it."""
+        return condition(self.get(), kind)
+
+    def change(self, spec: Mapping[str, Any]) -> None:
+        """Merge into its spec."""
+        self.cluster.patch(self.id, {"spec": dict(spec)}, namespace=self.namespace)
+
+    def ready(self, seconds: float = READY_SECONDS) -> Object:
+        """Wait until the newest spec is what answers."""
+        return self.cluster.wait_condition(self.id, "Ready", namespace=self.namespace, seconds=seconds)
+
+    def pods(self) -> list[Object]:
+        """Its pods that are not on their way out."""
+        found = self.cluster.list("pods", namespace=self.namespace, selector=self.selector)
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def pod(self) -> Object:
+        """Its only pod."""
+        (pod,) = self.pods()
+        return pod
+
+    def children(self) -> dict[str, Object]:
+        """Everything the operator made for it, by KIND/NAME, pods left out."""
+        found = self.cluster.list(CHILDREN, namespace=self.namespace, selector=self.selector)
+        return {f"{child['kind']}/{child['metadata']['name']}": child for child in found}
+
+    def flags(self) -> str:
+        """The flags that its pods are started with."""
+        mounts = self.child("Deployment")["spec"]["template"]["spec"]["volumes"]
+        (name,) = [volume["configMap"]["name"] for volume in mounts if "configMap" in volume]
+        return str(self.cluster.get(f"configmap/{name}", namespace=self.namespace)["data"]["flags"])
+
+    def child(self, kind: str) -> Object:
+        """Its only child of a kind."""
+        (child,) = [child for name, child in self.children().items() if name.startswith(f"{kind}/")]
+        return child
+
+    def events(self) -> list[str]:
+        """Reasons of the events about it."""
+        found = self.cluster.list("events", namespace=self.namespace)
+        return [event["reason"] for event in found if event["involvedObject"].get("name") == self.name]
+
+    @contextmanager
+    def client(self) -> Iterator[httpx.Client]:
+        """An HTTP client on its Service; a long silence is no error, because streams are cut on purpose."""
+        with (
+            self.cluster.service(self.name, 8000, namespace=self.namespace) as url,
+            httpx.Client(base_url=url, timeout=httpx.Timeout(60.0), trust_env=False) as client,
+        ):
+            yield client
+
+    def load(self) -> dict[str, Any]:
+        """What /load says."""
+        with self.client() as client:
+            answer: dict[str, Any] = client.get("/load").raise_for_status().json()
+            return answer
+
+    def ask(self, max_tokens: int = 4) -> str:
+        """One short answer, not streamed."""
+        body = {"model": self.name, "prompt": "你好", "max_tokens": max_tokens, "ignore_eos": True}
+        with self.client() as client:
+            return str(client.post("/v1/completions", json=body).raise_for_status().json()["choices"][0]["text"])
+
+
+def condition(resource: Object, kind: str) -> Object:
+    """One condition of a resource, as it stands."""
+    (found,) = [each for each in resource["status"]["conditions"] if each["type"] == kind]
+    return dict(found)
+
+
+def summary(resource: Object) -> str:
+    """The conditions, for an assertion's message."""
+    return json.dumps(resource.get("status", {}).get("conditions", []), indent=1, ensure_ascii=False)

@@ -1,0 +1,29 @@
+"""A team changes a setting: new pods come, and Ready means that they are the ones that answer."""
+
+from e2e.stories.endpoint import Endpoint
+
+
+def test_a_changed_flag_rolls_out_and_ready_means_that_the_new_revision_answers(tiny: Endpoint) -> None:
+    old_pod, old_config = tiny.pod()["metadata"]["uid"], _config_maps(tiny)
+    assert tiny.load()["slots"] == 4
+
+    tiny.change({"engine": {"maxNumSeqs": 5}})
+    resource = tiny.ready()
+
+    assert resource["status"]["observedGeneration"] == resource["metadata"]["generation"]
+    assert tiny.load()["slots"] == 5
+    assert tiny.pod()["metadata"]["uid"] != old_pod
+    assert "--max-num-seqs=5" in tiny.flags().splitlines()
+    assert len(_config_maps(tiny)) == 1
+    assert _config_maps(tiny).isdisjoint(old_config)
+
+
+def test_going_back_to_the_old_setting_rolls_out_as_well(tiny: Endpoint) -> None:
+    tiny.change({"engine": {"maxNumSeqs": 6}})
+    tiny.change({"engine": {"maxNumSeqs": 4}})
+    tiny.ready()
+    assert tiny.load()["slots"] == 4
+
+
+def _config_maps(endpoint: Endpoint) -> set[str]:
+    return {name for name in endpoint.children() if name.startswith("ConfigMap/")}
