@@ -51,7 +51,7 @@ def _kind(crd: dict[str, Any]) -> str:
 
 
 def _version(schema: dict[str, Any]) -> str:
-    text = schema.get("description", "").strip() + "\n"
+    text = str(schema.get("description", "")).strip() + "\n"
     for part in ("spec", "status"):
         fields = [_field(*field) for field in fields_of(schema["properties"][part], part)]
         if fields:
@@ -67,7 +67,7 @@ def _field(path: str, schema: dict[str, Any], required: bool) -> tuple[str, str,
 
 def _type(schema: dict[str, Any]) -> str:
     if "enum" in schema:
-        return " or ".join(code(value) for value in schema["enum"])
+        return " or ".join(code(str(value)) for value in schema["enum"])
     if schema.get("x-kubernetes-int-or-string"):
         return "quantity"
     if schema.get("type") == "array":
