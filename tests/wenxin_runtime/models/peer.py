@@ -1,0 +1,48 @@
+"""transformers as the reference: it makes checkpoints of any configuration, and says what their logprobs are."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Ernie4_5Config, Ernie4_5ForCausalLM
+
+SMALL = {
+    "vocab_size": 300,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 4096,
+}
+
+
+def make(directory: Path, seed: int = 0, dtype: torch.dtype = torch.float32, **overrides: Any) -> Ernie4_5ForCausalLM:
+    """Save a random model; norms and biases are random too, for transformers sets them to one and zero."""
+    theta = overrides.pop("rope_theta", None)
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": theta}} if theta else {}
+    config = Ernie4_5Config(**SMALL | overrides | rope, attn_implementation="sdpa")
+    torch.manual_seed(seed)
+    model = Ernie4_5ForCausalLM(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.normal_(1.0, 0.2)
+            elif name.endswith("bias"):
+                parameter.normal_(0.0, 0.3)
+            else:
+                parameter.normal_(0.0, 0.4 if "embed" in name or "head" in name else parameter.shape[-1] ** -0.5)
+    model.to(dtype).save_pretrained(directory)
+    return model
+
+
+def load(directory: Path) -> Ernie4_5ForCausalLM:
+    """Read a checkpoint back in float32; a model's own `.float()` would keep rotary frequencies that were rounded."""
+    return Ernie4_5ForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+
+
+@torch.inference_mode()
+def logprobs(model: Ernie4_5ForCausalLM, token_ids: list[int]) -> torch.Tensor:
+    """[tokens, vocab]: row i is the distribution of token i + 1."""
+    return model(torch.tensor([token_ids])).logits[0].float().log_softmax(-1)
