@@ -17,6 +17,7 @@ _ENVIRONMENT = (
     "PYTHONDONTWRITEBYTECODE=1",
     "LANG=C.UTF-8",
     "HOME=/tmp",
+    "USER=wenxin",  # torch asks for an account's name otherwise
 )
 
 

@@ -25,6 +25,7 @@ from e2e.harness.oci import Layer
 from e2e.harness.progress import run_logged, step
 
 DEBIAN = "bookworm"
+DOCKER_IMAGE = "python:3.11-slim-bookworm"
 PYTHON = (3, 11)  # Debian bookworm's
 PACKAGES = ("python3-minimal", "libpython3.11-stdlib", "libstdc++6", "ca-certificates")
 UNWANTED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
@@ -48,19 +49,14 @@ NOT_FOR_CPU = (
     "nvidia/nvshmem/include",
     "nvidia/nvshmem/lib/libnvshmem_device",
 )
-_ACCOUNT = f"wenxin:x:{USER}:{USER}::/tmp:/usr/sbin/nologin"
 
 
 def debian() -> Layer:
-    """Debian with a minimal Python, and an account without rights."""
-    command = ["mmdebstrap", "--variant=essential", f"--include={','.join(PACKAGES)}"]
-    command += [f"--dpkgopt=path-exclude={pattern}" for pattern in UNWANTED]
-    command += ['--aptopt=APT::Install-Recommends "false"']
-    command += [
-        f"--customize-hook=echo {_ACCOUNT} >> $1/etc/passwd",
-        f"--customize-hook=echo wenxin:x:{USER}: >> $1/etc/group",
-    ]
-    folder = _cached("debian", [DEBIAN, *command], lambda new: _bootstrap(command, new))
+    """Debian with a minimal Python: bootstrapped as root, else taken out of an image that Docker pulls."""
+    if os.geteuid() == 0 and shutil.which("mmdebstrap"):
+        folder = _cached("debian", _bootstrap_command(), _bootstrap)
+    else:
+        folder = _cached("debian", [DOCKER_IMAGE], _export)
     return _measured(folder, lambda out: _copy(folder / "layer.tar", out))
 
 
@@ -78,7 +74,7 @@ def dependencies(extra: str) -> Layer:
 
 def project(source: Path, program: str) -> Layer:
     """One of our packages, its metadata, and its console script."""
-    script = f"#!/usr/bin/python3\nfrom {source.name}.__main__ import main\n\nraise SystemExit(main())\n"
+    script = f"#!/usr/bin/env python3\nfrom {source.name}.__main__ import main\n\nraise SystemExit(main())\n"
     files = {f"usr/local/bin/{program}": (script.encode(), 0o755)}
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
@@ -108,20 +104,42 @@ def _compile(root: Path) -> None:
             raise BuildError("A module of the project is no Python that the image's interpreter understands (above).")
 
 
-def _bootstrap(command: list[str], folder: Path) -> None:
+def _bootstrap_command() -> list[str]:
+    account = f"wenxin:x:{USER}:{USER}::/tmp:/usr/sbin/nologin"
+    command = ["mmdebstrap", "--variant=essential", f"--include={','.join(PACKAGES)}"]
+    command += [f"--dpkgopt=path-exclude={pattern}" for pattern in UNWANTED]
+    command += ['--aptopt=APT::Install-Recommends "false"', f"--customize-hook=echo {account} >> $1/etc/passwd"]
+    return [*command, f"--customize-hook=echo wenxin:x:{USER}: >> $1/etc/group", DEBIAN]
+
+
+def _bootstrap(folder: Path) -> None:
     what = f"Debian {DEBIAN} as the images' lowest layer"
     with step(f"Making {what} once for this machine (about a minute)"):
-        log = folder.with_name(f"{folder.name}.log")
-        run_logged([*command, DEBIAN, folder / "layer.tar"], what=what, log=log, environment=_reproducible())
+        command = [*_bootstrap_command(), str(folder / "layer.tar")]
+        run_logged(command, what=what, log=_log(folder), environment=_reproducible())
+
+
+def _export(folder: Path) -> None:
+    what = f"{DOCKER_IMAGE} as the images' lowest layer"
+    with step(f"Taking {what} out of Docker once for this machine"):
+        name = f"wenxin-e2e-base-{os.getpid()}"
+        run_logged(["docker", "create", f"--name={name}", DOCKER_IMAGE], what=what, log=_log(folder))
+        try:
+            run_logged(["docker", "export", f"--output={folder / 'layer.tar'}", name], what=what, log=_log(folder))
+        finally:
+            run_logged(["docker", "rm", name], what=what, log=_log(folder))
+
+
+def _log(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.log")
 
 
 def _install(command: list[str], lock: Path, folder: Path) -> None:
     what = f"the Python dependencies of {lock.stem}"
     with step(f"Installing {what} once for this machine (with torch a few minutes and 6 GB, linked to uv's cache)"):
-        log = folder.with_name(f"{folder.name}.log")
         target = [f"--target={folder / 'site'}", f"--requirement={lock}"]
         uv = Path(sys.executable).with_name("uv")
-        run_logged([uv, *command, *target], what=what, log=log, environment=_reproducible())
+        run_logged([uv, *command, *target], what=what, log=_log(folder), environment=_reproducible())
 
 
 def _reproducible() -> dict[str, str]:

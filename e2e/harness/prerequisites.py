@@ -1,7 +1,12 @@
-"""What the host must have for a local cluster. A missing thing is named with the line that installs it."""
+"""What the host must have for a local cluster. A missing thing is named with the line that installs it.
+
+`python3 -m e2e.harness.prerequisites` prints the missing Debian packages, with `--go` the path of a new enough Go.
+It needs no virtual environment.
+"""
 
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,3 +93,19 @@ def _space() -> list[str]:
     if memory < MEMORY_GB:
         problems.append(f"the machine has {memory:.0f} GB of memory, {MEMORY_GB} GB are needed")
     return problems
+
+
+def main(arguments: list[str]) -> None:
+    """Print what a script that prepares a machine wants to know."""
+    if arguments == ["--go"]:
+        try:
+            print(tools.go())
+        except MissingPrerequisiteError as error:
+            sys.exit(str(error))
+    else:
+        for package in missing_packages():
+            print(package)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
