@@ -2,7 +2,7 @@
 
 Knows no custom resource. The three sources arrive in any order, so the newest resourceVersion of an object wins
 (versions are comparable integers since Kubernetes 1.35, and were so in etcd before). A deletion leaves a tombstone
-until a list that is newer than it, so that an older list can not bring the object back.
+until a list that is newer than it; from then on the list says that whatever is older and not in it is gone.
 """
 
 import sys
@@ -29,6 +29,7 @@ class Store:
         self._objects: dict[tuple[str, str], dict[str, Raw]] = defaultdict(dict)  # kind, namespace -> name -> object
         self._labelled: dict[tuple[str, str, str, str], dict[str, Raw]] = defaultdict(dict)  # ... label, value -> name
         self._tombstones: dict[str, dict[Name, int]] = defaultdict(dict)  # kind -> name -> version of the deletion
+        self._listed: dict[tuple[str, str | None], int] = {}  # kind, namespace (None for all) -> newest list's version
 
     def get(self, kind: str, namespace: str, name: str) -> Raw | None:
         """See reconcile.Reader."""
@@ -57,9 +58,8 @@ class Store:
         namespace, name = _name_of(thing)
         known = self.get(kind, namespace, name)
         version = version_of(thing)
-        if known is not None and version_of(known) >= version:
-            return False
-        if self._tombstones[kind].get((namespace, name), -1) >= version:
+        newest = version_of(known) if known is not None else self._last_seen_absent(kind, namespace, name)
+        if newest >= version:
             return False
         self._drop(kind, namespace, name)
         self._add(kind, namespace, name, trimmed(kind, thing))
@@ -100,11 +100,17 @@ class Store:
             for name, gone in self._tombstones[kind].items()
             if gone > as_of or namespace not in (None, name[0])
         }
+        self._listed[kind, namespace] = max(as_of, self._listed.get((kind, namespace), -1))
         return vanished + changed
 
     def __len__(self) -> int:
         """How many objects are stored."""
         return sum(map(len, self._objects.values()))
+
+    def _last_seen_absent(self, kind: str, namespace: str, name: str) -> int:
+        """The newest version as of which an object that is not stored is known not to exist."""
+        tombstone = self._tombstones[kind].get((namespace, name), -1)
+        return max(tombstone, self._listed.get((kind, namespace), -1), self._listed.get((kind, None), -1))
 
     def _add(self, kind: str, namespace: str, name: str, thing: Raw) -> None:
         self._objects[kind, namespace][name] = thing
