@@ -49,6 +49,18 @@ ANNOTATION_APPLIED = f"{GROUP}/applied-hash"
 ANNOTATION_DIGEST = f"{GROUP}/model-digest"
 """On pods: digest of the weights they serve; other weights at the same path are another revision."""
 
+ANNOTATION_FLAGS = f"{GROUP}/flags"
+"""On pods: the ConfigMap of flags that they mount; it stays while they live."""
+
+LABEL_APP = "app.kubernetes.io/name"
+LABEL_INSTANCE = "app.kubernetes.io/instance"
+LABEL_COMPONENT = "app.kubernetes.io/component"
+LABEL_SERVICE_NAME = "kubernetes.io/service-name"
+LABEL_JOB_NAME = "batch.kubernetes.io/job-name"
+APP = "wenxin"
+COMPONENT_RUNTIME = "runtime"
+COMPONENT_INSPECT = "inspect"
+
 
 class Key(NamedTuple):
     """Names one resource to reconcile; `kind` is WenxinDeployment or WenxinModel."""
@@ -132,6 +144,22 @@ def inspect_job(model: str, inputs: Any, attempt: int) -> str:
 def inspect_policy(model: str) -> str:
     """Name the NetworkPolicy of a model's inspect Jobs."""
     return f"{model}-inspect"
+
+
+def child_labels(owner: Key, component: str) -> dict[str, str]:
+    """What every child of `owner`, and every pod below it, is labelled with."""
+    return {
+        OWNER_LABEL[owner.kind]: owner.name,
+        LABEL_APP: APP,
+        LABEL_INSTANCE: owner.name,
+        LABEL_COMPONENT: component,
+        LABEL_MANAGED_BY: MANAGED_BY,
+    }
+
+
+def pod_selector(deployment: str) -> dict[str, str]:
+    """Selects the serving pods of a deployment, of every revision, and nothing else."""
+    return {LABEL_DEPLOYMENT: deployment, LABEL_COMPONENT: COMPONENT_RUNTIME}
 
 
 def endpoint(deployment: str, namespace: str) -> str:

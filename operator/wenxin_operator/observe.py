@@ -1,7 +1,200 @@
-"""Raw API objects -> frozen snapshots. Pure: reads only what the store already holds."""
+"""Raw API objects -> frozen snapshots. Pure: reads only what the store already holds, decides nothing."""
 
-from wenxin_operator.names import Key, Raw
-from wenxin_operator.reconcile import Reader
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol, TypeVar
+
+from wenxin_operator import pods
+from wenxin_operator.api.deployment import DeploymentSpec
+from wenxin_operator.api.fields import claim_path
+from wenxin_operator.api.model import ModelSpec, ModelStatus
+from wenxin_operator.api.parsing import parse
+from wenxin_operator.api.status import ModelFacts
+from wenxin_operator.errors import SpecError
+from wenxin_operator.names import (
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    ENDPOINT_SLICE,
+    JOB,
+    LABEL_ATTEMPT,
+    LABEL_DEPLOYMENT,
+    LABEL_JOB_NAME,
+    LABEL_MODEL,
+    LABEL_SOURCE,
+    NETWORK_POLICY,
+    OWNER_LABEL,
+    PERSISTENT_VOLUME_CLAIM,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    WENXIN_DEPLOYMENT,
+    WENXIN_MODEL,
+    Key,
+    Raw,
+)
+from wenxin_operator.pods import PodSeen, Problem
+from wenxin_operator.target import Target, VerifiedModel
+
+T = TypeVar("T")
+
+CHILD_KINDS = {
+    WENXIN_DEPLOYMENT: (
+        WENXIN_MODEL,
+        SERVICE_ACCOUNT,
+        NETWORK_POLICY,
+        SERVICE,
+        POD_DISRUPTION_BUDGET,
+        CONFIG_MAP,
+        DEPLOYMENT,
+        CONTROLLER_REVISION,
+    ),
+    WENXIN_MODEL: (NETWORK_POLICY, JOB),
+}
+"""What each primary kind owns, and so applies, repairs and prunes."""
+
+
+class Reader(Protocol):
+    """The last known state of the watched objects. Never blocks, never changes what it returned."""
+
+    def get(self, kind: str, namespace: str, name: str) -> Raw | None:
+        """One object, or None. None also while the watch has not told of it yet."""
+        ...
+
+    def children(self, kind: str, namespace: str, label: str, value: str) -> Sequence[Raw]:
+        """All objects of `kind` in `namespace` whose label `label` is `value`."""
+        ...
+
+    def all(self, kind: str, namespace: str) -> Sequence[Raw]:
+        """All known objects of `kind` in `namespace`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSeen:
+    """The WenxinModel that a deployment asks for.
+
+    Attributes:
+        source: What its spec says now.
+        verified: Its weights, when an inspection of that source has succeeded and nothing has gone wrong since.
+        problem: Else why not, in the words of its condition Ready.
+    """
+
+    name: str
+    source: str
+    verified: VerifiedModel | None
+    problem: Problem | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentSnapshot:
+    """All that one pass over a WenxinDeployment knows.
+
+    Attributes:
+        resource: The object itself.
+        spec: Its spec, or why it is none.
+        children: Objects that it controls, of the kinds in CHILD_KINDS.
+        model: The WenxinModel that it asks for; None while there is none of that name.
+        target: The last accepted spec with its weights, as the newest ControllerRevision keeps them.
+        target_revision: That ControllerRevision's number; 0 without one.
+        pods: Its serving pods of every revision, those on their way out included.
+        serving: Names of the pods that the Service's EndpointSlices call ready.
+    """
+
+    resource: Raw
+    spec: DeploymentSpec | SpecError
+    children: tuple[Raw, ...]
+    model: ModelSeen | None
+    target: Target | None
+    target_revision: int
+    pods: tuple[PodSeen, ...]
+    serving: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class JobSeen:
+    """One inspect Job.
+
+    Attributes:
+        source_hash: Which contents it reads.
+        attempt: 1 for the first.
+        finished: When it ended; None while it has not.
+        result: What the inspection printed, once it has succeeded.
+        problem: Why it failed, or what keeps it from starting.
+    """
+
+    name: str
+    source_hash: str
+    attempt: int
+    finished: datetime | None
+    result: Raw | None
+    problem: Problem | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSnapshot:
+    """All that one pass over a WenxinModel knows.
+
+    Attributes:
+        resource: The object itself.
+        spec: Its spec, or why it is none.
+        status: Its status as last written.
+        children: Objects that it controls, of the kinds in CHILD_KINDS.
+        claim: The PersistentVolumeClaim that the source names; None while there is none of that name.
+        jobs: Its inspect Jobs, by attempt.
+    """
+
+    resource: Raw
+    spec: ModelSpec | SpecError
+    status: ModelStatus
+    children: tuple[Raw, ...]
+    claim: Raw | None
+    jobs: tuple[JobSeen, ...]
+
+
+def deployment(key: Key, reader: Reader) -> DeploymentSnapshot | None:
+    """See one WenxinDeployment and all that belongs to it; None when it is gone or going."""
+    resource = _present(reader.get(key.kind, key.namespace, key.name))
+    if resource is None:
+        return None
+    children = _children(resource, key, reader)
+    revision = max(
+        (child for child in children if child["kind"] == CONTROLLER_REVISION), key=_revision_number, default=None
+    )
+    return DeploymentSnapshot(
+        resource=resource,
+        spec=parse(DeploymentSpec, resource.get("spec")),
+        children=children,
+        model=_model_seen(resource, reader),
+        target=Target.from_data(revision.get("data")) if revision else None,
+        target_revision=_revision_number(revision) if revision else 0,
+        pods=tuple(map(pods.see, reader.children(POD, key.namespace, LABEL_DEPLOYMENT, key.name))),
+        serving=frozenset(_ready_endpoints(reader.children(ENDPOINT_SLICE, key.namespace, LABEL_DEPLOYMENT, key.name))),
+    )
+
+
+def model(key: Key, reader: Reader) -> ModelSnapshot | None:
+    """See one WenxinModel and all that belongs to it; None when it is gone or going."""
+    resource = _present(reader.get(key.kind, key.namespace, key.name))
+    if resource is None:
+        return None
+    spec = parse(ModelSpec, resource.get("spec"))
+    claim = None
+    if isinstance(spec, ModelSpec):
+        claim = _present(reader.get(PERSISTENT_VOLUME_CLAIM, key.namespace, claim_path(spec.source).claim))
+    children = _children(resource, key, reader)
+    job_pods = reader.children(POD, key.namespace, LABEL_MODEL, key.name)
+    jobs = (_job_seen(child, job_pods) for child in children if child["kind"] == JOB)
+    return ModelSnapshot(
+        resource=resource,
+        spec=spec,
+        status=_model_status(resource),
+        children=children,
+        claim=claim,
+        jobs=tuple(sorted(jobs, key=lambda job: job.attempt)),
+    )
 
 
 def concerned(kind: str, thing: Raw, reader: Reader) -> frozenset[Key]:
@@ -9,4 +202,119 @@ def concerned(kind: str, thing: Raw, reader: Reader) -> frozenset[Key]:
 
     A child concerns its owner, a WenxinModel also the deployments that serve it, a claim the models that lie on it.
     """
-    raise NotImplementedError
+    namespace, name = thing["metadata"]["namespace"], thing["metadata"]["name"]
+    keys = {
+        Key(owner, namespace, value)
+        for owner, label in OWNER_LABEL.items()
+        if (value := _labels(thing).get(label)) is not None
+    }
+    if kind in OWNER_LABEL:
+        keys.add(Key(kind, namespace, name))
+    if kind == WENXIN_MODEL:
+        users = (user for user in reader.all(WENXIN_DEPLOYMENT, namespace) if _model_name(user) == name)
+        keys |= {Key(WENXIN_DEPLOYMENT, namespace, user["metadata"]["name"]) for user in users}
+    if kind == PERSISTENT_VOLUME_CLAIM:
+        lying_on = (one for one in reader.all(WENXIN_MODEL, namespace) if _claim_name(one) == name)
+        keys |= {Key(WENXIN_MODEL, namespace, one["metadata"]["name"]) for one in lying_on}
+    return frozenset(keys)
+
+
+def controlled_by(child: Raw, owner: Raw) -> bool:
+    """Whether `owner` itself, and not an earlier object of its name, controls `child`."""
+    references = child["metadata"].get("ownerReferences") or ()
+    return any(one.get("controller") and one.get("uid") == owner["metadata"]["uid"] for one in references)
+
+
+def conditions_of(resource: Raw) -> dict[str, Raw]:
+    """A resource's conditions by type."""
+    return {one["type"]: one for one in (resource.get("status") or {}).get("conditions") or ()}
+
+
+def _present(thing: Raw | None) -> Raw | None:
+    return None if thing is None or thing["metadata"].get("deletionTimestamp") else thing
+
+
+def _labels(thing: Raw) -> dict[str, str]:
+    return thing["metadata"].get("labels") or {}
+
+
+def _children(resource: Raw, key: Key, reader: Reader) -> tuple[Raw, ...]:
+    found = (reader.children(kind, key.namespace, OWNER_LABEL[key.kind], key.name) for kind in CHILD_KINDS[key.kind])
+    return tuple(child for children in found for child in children if controlled_by(child, resource))
+
+
+def _revision_number(revision: Raw) -> int:
+    return int(revision.get("revision", 0))
+
+
+def _model_name(resource: Raw) -> str:
+    """Name of the WenxinModel that a WenxinDeployment asks for, however malformed its spec."""
+    choice = (resource.get("spec") or {}).get("model")
+    reference = choice.get("ref") if isinstance(choice, dict) else None
+    return str(reference or resource["metadata"]["name"])
+
+
+def _claim_name(resource: Raw) -> str:
+    return claim_path(str((resource.get("spec") or {}).get("source", ""))).claim
+
+
+def _model_seen(resource: Raw, reader: Reader) -> ModelSeen | None:
+    found = _present(reader.get(WENXIN_MODEL, resource["metadata"]["namespace"], _model_name(resource)))
+    if found is None:
+        return None
+    name, source = found["metadata"]["name"], str((found.get("spec") or {}).get("source", ""))
+    status, ready = _model_status(found), conditions_of(found).get("Ready", {})
+    if ready.get("observedGeneration") != found["metadata"].get("generation"):
+        return ModelSeen(name, source, None, Problem("Inspecting", "the operator has yet to look at it"))
+    if ready.get("status") != "True" or status.digest is None:
+        return ModelSeen(name, source, None, Problem(ready.get("reason", "Unknown"), ready.get("message", "")))
+    return ModelSeen(name, source, VerifiedModel(name, source, status.digest, status.facts or ModelFacts()), None)
+
+
+def _model_status(resource: Raw) -> ModelStatus:
+    status = parse(ModelStatus, resource.get("status") or {}, "status")
+    # A status that an older operator wrote otherwise is as good as none: the weights are inspected again.
+    return ModelStatus() if isinstance(status, SpecError) else status
+
+
+def _ready_endpoints(slices: Iterable[Raw]) -> Iterator[str]:
+    for endpoint in (endpoint for one in slices for endpoint in one.get("endpoints") or ()):
+        # An endpoint whose readiness is not given is to be taken as ready (discovery.k8s.io/v1).
+        if (endpoint.get("conditions") or {}).get("ready") is not False and endpoint.get("targetRef"):
+            yield endpoint["targetRef"]["name"]
+
+
+def _job_seen(job: Raw, job_pods: Sequence[Raw]) -> JobSeen:
+    name, labels = job["metadata"]["name"], _labels(job)
+    pod = next((one for one in job_pods if _labels(one).get(LABEL_JOB_NAME) == name), None)
+    outcome, finished = _job_outcome(job)
+    if pod and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+        # The watch of pods may lag behind that of Jobs: a Job has ended for us when its pod's words are there too.
+        outcome, finished = None, None
+    found, trouble = None, pods.problem(pod) if pod and not outcome else None
+    if outcome == "Failed":
+        trouble = _failure(job, pod)
+    elif outcome == "Complete":
+        found = _found(pod)
+        trouble = None if found else Problem("ResultLost", "the inspection succeeded, but its result is gone")
+    return JobSeen(name, labels.get(LABEL_SOURCE, ""), int(labels.get(LABEL_ATTEMPT, "1")), finished, found, trouble)
+
+
+def _job_outcome(job: Raw) -> tuple[Literal["Complete", "Failed"] | None, datetime | None]:
+    for condition in (job.get("status") or {}).get("conditions") or ():
+        if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
+            return condition["type"], datetime.fromisoformat(condition["lastTransitionTime"])
+    return None, None
+
+
+def _found(pod: Raw | None) -> Raw | None:
+    ended = pods.last_termination(pod) if pod else None
+    found = pods.result(ended.get("message", "")) if ended else None
+    return found if found and isinstance(found.get("digest"), str) else None
+
+
+def _failure(job: Raw, pod: Raw | None) -> Problem:
+    if pod and (ended := pods.last_termination(pod)):
+        return pods.termination(ended)
+    status = (pod or job).get("status") or {}  # an evicted pod says why itself
+    return Problem(status.get("reason") or "InspectionFailed", status.get("message") or "the inspection did not finish")

@@ -4,48 +4,25 @@ The world is read from a store (`Reader`) and written through `Writer`; both are
 story of a pass is told in tests without a cluster.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from wenxin_operator import changes, observe, status
+from wenxin_operator.changes import Application, Changes
+from wenxin_operator.errors import ApiError, NameTaken, NotFound
 from wenxin_operator.events import Event
-from wenxin_operator.names import Key, Raw
+from wenxin_operator.names import WENXIN_DEPLOYMENT, WENXIN_MODEL, Key, Raw
+from wenxin_operator.observe import Reader as Reader  # noqa: PLC0414 - part of this module's seam
+from wenxin_operator.plan import deployment as deployment_plan
+from wenxin_operator.plan import model_job as model_plan
+from wenxin_operator.plan.manifest import OperatorSettings as OperatorSettings  # noqa: PLC0414 - same
+from wenxin_operator.plan.manifest import Plan
+from wenxin_operator.status import Failure, Report
 
-
-class OperatorSettings(Protocol):
-    """The part of the operator's settings that plans depend on."""
-
-    @property
-    def runtime_image(self) -> str:
-        """Image of the runtime where a spec names none."""
-        ...
-
-    @property
-    def image_pull_policy(self) -> str:
-        """Pull policy of model pods and inspect Jobs."""
-        ...
-
-    @property
-    def lease_namespace(self) -> str:
-        """Where the operator itself runs; its pods may call the models'."""
-        ...
-
-
-class Reader(Protocol):
-    """The last known state of the watched objects. Never blocks, never changes what it returned."""
-
-    def get(self, kind: str, namespace: str, name: str) -> Raw | None:
-        """One object, or None. None also while the watch has not told of it yet."""
-        ...
-
-    def children(self, kind: str, namespace: str, label: str, value: str) -> Sequence[Raw]:
-        """All objects of `kind` in `namespace` whose label `label` is `value`."""
-        ...
-
-    def all(self, kind: str, namespace: str) -> Sequence[Raw]:
-        """All known objects of `kind` in `namespace`."""
-        ...
+logger = logging.getLogger(__name__)
 
 
 class Writer(Protocol):
@@ -97,4 +74,95 @@ async def reconcile(key: Key, reader: Reader, writer: Writer, settings: Operator
         settings: What plans depend on besides the resource.
         now: The time, with a time zone.
     """
-    raise NotImplementedError
+    found = _PASSES[key.kind](key, reader, settings, now)
+    if found is None:
+        return Outcome()  # gone or going: the garbage collector takes its children
+    todo = changes.decide(found.plan, found.children)
+    failure = await _carry_out(todo, found.resource, reader, writer)
+    told = await _tell(found.resource, found.report(failure), writer)
+    wait = (found.plan.retry_at - now).total_seconds() if found.plan.retry_at else None
+    return Outcome(wait, failure.error if failure else told.error, changed=bool(todo) or told.changed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What is known before anything is written.
+
+    Attributes:
+        children: What the resource controls now.
+        plan: What it should control.
+        report: The status and events, given what went wrong.
+    """
+
+    resource: Raw
+    children: tuple[Raw, ...]
+    plan: Plan
+    report: Callable[[Failure | None], Report]
+
+
+def _deployment_pass(key: Key, reader: Reader, settings: OperatorSettings, now: datetime) -> _Pass | None:
+    seen = observe.deployment(key, reader)
+    if seen is None:
+        return None
+    plan = deployment_plan.plan(seen, settings)
+    return _Pass(seen.resource, seen.children, plan, lambda failure: status.deployment(seen, plan, failure, now))
+
+
+def _model_pass(key: Key, reader: Reader, settings: OperatorSettings, now: datetime) -> _Pass | None:
+    seen = observe.model(key, reader)
+    if seen is None:
+        return None
+    plan = model_plan.plan(seen, settings, now)
+    return _Pass(seen.resource, seen.children, plan, lambda failure: status.model(seen, plan, failure, now))
+
+
+_PASSES: Mapping[str, Callable[[Key, Reader, OperatorSettings, datetime], _Pass | None]] = {
+    WENXIN_DEPLOYMENT: _deployment_pass,
+    WENXIN_MODEL: _model_pass,
+}
+
+
+async def _carry_out(todo: Changes, resource: Raw, reader: Reader, writer: Writer) -> Failure | None:
+    """Apply in order, then prune. The first failure ends it: what follows rests on what came before."""
+    for application in todo.apply:
+        try:
+            await _apply(application, resource, reader, writer)
+        except (ApiError, NameTaken) as error:
+            return Failure(*_identity(application.manifest), error)
+        logger.info("applied %s %s: %s", *_identity(application.manifest), application.why)
+    for child in todo.prune:
+        try:
+            await writer.delete(child)
+        except ApiError as error:
+            return Failure(*_identity(child), error)
+        logger.info("deleted %s %s: no longer planned", *_identity(child))
+    return None
+
+
+async def _apply(application: Application, resource: Raw, reader: Reader, writer: Writer) -> None:
+    manifest = application.manifest
+    if application.new:
+        place = manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+        live = reader.get(*place) or await writer.read(*place)
+        if live is not None and not observe.controlled_by(live, resource):
+            raise NameTaken("there is one already that does not belong to this resource")
+    await writer.apply(manifest)
+
+
+async def _tell(resource: Raw, report: Report, writer: Writer) -> Outcome:
+    """Write the status if it changed, then post the events of the change."""
+    if report.status == resource.get("status"):
+        return Outcome()
+    try:
+        await writer.apply_status(resource, report.status)
+    except NotFound:
+        return Outcome()  # deleted meanwhile
+    except ApiError as error:
+        return Outcome(error=error)
+    for event in report.events:
+        await writer.emit(event)
+    return Outcome(changed=True)
+
+
+def _identity(thing: Raw) -> tuple[str, str]:
+    return thing["kind"], thing["metadata"]["name"]

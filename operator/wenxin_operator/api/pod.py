@@ -1,10 +1,10 @@
 """What a WenxinDeployment may add to its pods: typed, so that a typing error is refused and not dropped."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from wenxin_operator.api.fields import Annotations, Labels, NodeLabels, Part, Preserved, Quantity
+from wenxin_operator.api.fields import Annotations, Labels, NodeLabels, Part, Preserved, Quantity, require
 
 
 class Compute(Part):
@@ -65,6 +65,21 @@ class SecretName(Part):
     """Its name."""
 
 
+_TERMS = "nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms must be a list of terms"
+
+
+def _has_term_lists(affinity: dict[str, Any]) -> bool:
+    """Whether accelerator.products can be merged in; all else is the API server's to judge."""
+    required: Any = affinity
+    for field in ("nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"):
+        required = required.get(field, {})
+        if not isinstance(required, dict):
+            return False
+    terms = required.get("nodeSelectorTerms", [])
+    lists = isinstance(terms, list) and all(isinstance(term, dict) for term in terms)
+    return lists and all(isinstance(term.get("matchExpressions", []), list) for term in terms)
+
+
 class PodOverrides(Part):
     """What to add to the pods."""
 
@@ -76,7 +91,7 @@ class PodOverrides(Part):
     """Only nodes with all these labels."""
     tolerations: tuple[Toleration, ...] = Field(default=(), max_length=32)
     """More tolerations. That of nvidia.com/gpu is there already when a GPU is requested."""
-    affinity: Preserved | None = None
+    affinity: Annotated[Preserved, require(_has_term_lists, _TERMS)] | None = None
     """Kubernetes' own pod affinity. Its nodeAffinity and accelerator.products both apply."""
     topology_spread_constraints: tuple[TopologySpread, ...] = Field(default=(), max_length=8)
     """How the pods are spread. Empty spreads them over nodes as well as it goes."""

@@ -1,0 +1,32 @@
+"""The spec as the runtime's command line. tests/contract holds every line to the runtime's own parser."""
+
+from wenxin_operator.api.deployment import DeploymentSpec
+from wenxin_operator.api.fields import seconds
+
+PORT = 8000
+
+
+def render(spec: DeploymentSpec, deployment: str) -> str:
+    """One `--flag=value` per line, as `wenxin-runtime serve MODEL @FILE` reads them.
+
+    Args:
+        spec: The deployment's spec.
+        deployment: Its name, which the model is served under unless the spec says otherwise.
+    """
+    engine = spec.engine
+    values: dict[str, object] = {
+        "host": "0.0.0.0",
+        "port": PORT,
+        "served-model-name": spec.served_name or deployment,
+        "device": "cpu" if spec.accelerator.resource == "none" else "cuda",
+        "dtype": spec.dtype,
+        "max-model-len": spec.max_model_len,
+        "max-num-seqs": engine.max_num_seqs,
+        "queue-size": engine.queue_size,
+        "max-num-batched-tokens": engine.max_batched_tokens,
+        "shutdown-delay": f"{seconds(spec.drain.delay):g}",
+        "drain-timeout": f"{seconds(spec.drain.timeout):g}",
+    }
+    lines = [f"--{flag}={value}" for flag, value in values.items() if value is not None]
+    lines.append("--enable-prefix-caching" if engine.prefix_caching else "--no-enable-prefix-caching")
+    return "\n".join(lines) + "\n"

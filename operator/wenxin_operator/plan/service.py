@@ -1,0 +1,42 @@
+"""How the pods are reached, and how many of them a node drain may take at once."""
+
+from wenxin_operator.names import (
+    COMPONENT_RUNTIME,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    Raw,
+    pod_selector,
+)
+from wenxin_operator.plan.flags import PORT
+from wenxin_operator.plan.manifest import Owner
+
+
+def service_account(owner: Owner) -> Raw:
+    """An identity of the pods' own, with no rights and no token."""
+    return owner.child(SERVICE_ACCOUNT, owner.key.name, COMPONENT_RUNTIME, automountServiceAccountToken=False)
+
+
+def service(owner: Owner) -> Raw:
+    """The endpoint, named as the resource."""
+    ports = [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}]
+    return owner.child(
+        SERVICE,
+        owner.key.name,
+        COMPONENT_RUNTIME,
+        spec={"type": "ClusterIP", "selector": pod_selector(owner.key.name), "ports": ports},
+    )
+
+
+def disruption_budget(owner: Owner) -> Raw:
+    """One pod at a time. A pod that is not ready serves nobody and may always be evicted."""
+    return owner.child(
+        POD_DISRUPTION_BUDGET,
+        owner.key.name,
+        COMPONENT_RUNTIME,
+        spec={
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": pod_selector(owner.key.name)},
+        },
+    )

@@ -1,0 +1,229 @@
+"""The Deployment and its pod template."""
+
+import math
+from typing import Any
+
+from wenxin_operator.api.deployment import DeploymentSpec
+from wenxin_operator.api.fields import claim_path, seconds
+from wenxin_operator.api.pod import Compute
+from wenxin_operator.names import (
+    ANNOTATION_DIGEST,
+    ANNOTATION_FLAGS,
+    COMPONENT_RUNTIME,
+    DEPLOYMENT,
+    LABEL_REVISION,
+    Raw,
+    child_labels,
+    content_hash,
+    pod_selector,
+)
+from wenxin_operator.plan.flags import PORT
+from wenxin_operator.plan.manifest import (
+    POD_SECURITY,
+    TMP_MOUNT,
+    TMP_VOLUME,
+    OperatorSettings,
+    Owner,
+    container,
+    model_mount,
+    model_volume,
+)
+from wenxin_operator.target import Target
+
+GPU = "nvidia.com/gpu"
+GPU_PRODUCT = "nvidia.com/gpu.product"
+LONGEST_LOAD = 3600  # seconds; some hundred gigabytes from a slow disk, with an image pull before it
+SPARE_GRACE = 15  # seconds between the end of the drain and the kill
+MIB = 2**20
+GIB = 2**30
+_BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def deployment(owner: Owner, target: Target, flags: str, settings: OperatorSettings) -> Raw:
+    """The Deployment.
+
+    Args:
+        owner: The WenxinDeployment.
+        target: What the pods follow.
+        flags: Name of the ConfigMap with their flags.
+        settings: The operator's.
+    """
+    spec = target.spec
+    return owner.child(
+        DEPLOYMENT,
+        owner.key.name,
+        COMPONENT_RUNTIME,
+        spec={
+            "replicas": spec.replicas,
+            "selector": {"matchLabels": pod_selector(owner.key.name)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling_update(spec)},
+            "progressDeadlineSeconds": LONGEST_LOAD,
+            "revisionHistoryLimit": 2,
+            "template": pod_template(owner, target, flags, settings),
+        },
+    )
+
+
+def revision_of(manifest: Raw) -> str:
+    """The revision label of the pods that a planned Deployment makes."""
+    return str(manifest["spec"]["template"]["metadata"]["labels"][LABEL_REVISION])
+
+
+def gpus_per_pod(spec: DeploymentSpec) -> int:
+    """GPUs that one pod holds."""
+    return 0 if spec.accelerator.resource == "none" else spec.parallelism.tensor
+
+
+def rolling_update(spec: DeploymentSpec) -> Raw:
+    """On CPUs a new pod is ready before an old one goes; on GPUs an old one goes first.
+
+    GPUs are seldom spare, and a surge without one would wait for ever. So one old pod at a time is drained, and its
+    GPU is the new pod's. With one replica that is a gap in service; a second replica closes it.
+    """
+    return {"maxSurge": 1, "maxUnavailable": 0} if gpus_per_pod(spec) == 0 else {"maxSurge": 0, "maxUnavailable": 1}
+
+
+def pod_template(owner: Owner, target: Target, flags: str, settings: OperatorSettings) -> Raw:
+    """The pods, labelled with a hash of all that is said here, so that old and new ones can be told apart."""
+    pod = target.spec.pod
+    labels = {**pod.labels, **child_labels(owner.key, COMPONENT_RUNTIME)}
+    annotations = {**pod.annotations, ANNOTATION_DIGEST: target.model.digest, ANNOTATION_FLAGS: flags}
+    spec = _pod_spec(owner.key.name, target, flags, settings)
+    labels[LABEL_REVISION] = content_hash([labels, annotations, spec])
+    return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
+
+
+def _pod_spec(name: str, target: Target, flags: str, settings: OperatorSettings) -> Raw:
+    spec, where = target.spec, claim_path(target.model.source)
+    shared_memory = {"medium": "Memory", "sizeLimit": f"{max(1, gpus_per_pod(spec))}Gi"}
+    return {
+        "serviceAccountName": name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": POD_SECURITY,
+        "terminationGracePeriodSeconds": grace_period(spec),
+        "containers": [_runtime(target, settings)],
+        "volumes": [
+            model_volume(where),
+            {"name": "flags", "configMap": {"name": flags}},
+            TMP_VOLUME,
+            {"name": "shm", "emptyDir": shared_memory},
+        ],
+        **_placement(name, spec),
+    }
+
+
+def grace_period(spec: DeploymentSpec) -> int:
+    """Seconds from SIGTERM to SIGKILL: the runtime's own delay and drain, and some to spare."""
+    return math.ceil(seconds(spec.drain.delay) + seconds(spec.drain.timeout)) + SPARE_GRACE
+
+
+def _runtime(target: Target, settings: OperatorSettings) -> Raw:
+    spec, where = target.spec, claim_path(target.model.source)
+    return container(
+        "runtime",
+        spec.image or settings.runtime_image,
+        settings,
+        args=["serve", where.model_dir, "@/etc/wenxin/flags"],
+        ports=[{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        resources=resources(target),
+        **_probes(),
+        volumeMounts=[
+            model_mount(where),
+            {"name": "flags", "mountPath": "/etc/wenxin", "readOnly": True},
+            TMP_MOUNT,
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - an emptyDir of the pod's own
+        ],
+    )
+
+
+def _probes() -> Raw:
+    """/health answers while the weights load, so the length of a load is nobody's concern but readiness'."""
+    health = {"httpGet": {"path": "/health", "port": "http"}}
+    ready = {"httpGet": {"path": "/health/ready", "port": "http"}}
+    return {
+        # Five minutes for an import of torch from a cold disk.
+        "startupProbe": health | {"periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 150},
+        # A minute: a long step of a busy CPU is no reason to kill.
+        "livenessProbe": health | {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
+        "readinessProbe": ready | {"periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 3},
+    }
+
+
+def resources(target: Target) -> Raw:
+    """CPU, memory and GPUs. What the spec says of CPU or of memory replaces all that we would say of it."""
+    spec = target.spec
+    given = spec.pod.resources
+    result: dict[str, dict[str, Any]] = {"requests": {}, "limits": {}}
+    for name, defaults in _default_resources(target).items():
+        chosen = {"requests": _amount(given.requests, name), "limits": _amount(given.limits, name)}
+        for side, amount in (chosen if any(chosen.values()) else defaults).items():
+            if amount:
+                result[side][name] = amount
+    if gpus_per_pod(spec):
+        result["limits"][GPU] = str(gpus_per_pod(spec))
+    return {side: amounts for side, amounts in result.items() if amounts}
+
+
+def _amount(compute: Compute, name: str) -> str | None:
+    value: str | None = getattr(compute, name)
+    return value
+
+
+def _default_resources(target: Target) -> dict[str, dict[str, str]]:
+    """What suits the weights.
+
+    With a GPU, the host's memory only passes them on. On a CPU it holds them (twice while their type is converted), up
+    to 2 GiB of KV cache, and Python with torch.
+    """
+    if gpus_per_pod(target.spec):
+        return {"cpu": {"requests": "2"}, "memory": {"requests": "8Gi"}}
+    facts = target.model.facts
+    width = _BYTES_PER_WEIGHT.get("float32" if target.spec.dtype == "auto" else target.spec.dtype, 4)
+    weights = max(facts.parameters * width, facts.bytes)
+    memory = {"requests": _mebibytes(weights + GIB), "limits": _mebibytes(2 * weights + 4 * GIB)}
+    return {"cpu": {"requests": "500m"}, "memory": memory}
+
+
+def _mebibytes(size: int) -> str:
+    return f"{math.ceil(size / MIB)}Mi"
+
+
+def _placement(name: str, spec: DeploymentSpec) -> Raw:
+    """Where the pods may run. Fields that would say nothing are left out."""
+    pod = spec.pod
+    tolerations = [_dump(toleration) for toleration in pod.tolerations]
+    if gpus_per_pod(spec):
+        tolerations.append({"key": GPU, "operator": "Exists", "effect": "NoSchedule"})
+    affinity = _with_products(pod.affinity or {}, list(spec.accelerator.products))
+    optional = {
+        "affinity": affinity,
+        "nodeSelector": pod.node_selector,
+        "tolerations": tolerations,
+        "priorityClassName": pod.priority_class_name,
+        "runtimeClassName": pod.runtime_class_name,
+        "imagePullSecrets": [_dump(secret) for secret in pod.image_pull_secrets],
+    }
+    own = {"labelSelector": {"matchLabels": pod_selector(name)}}
+    spread = [_dump(constraint) | own for constraint in pod.topology_spread_constraints] or [
+        {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"} | own
+    ]
+    return {"topologySpreadConstraints": spread} | {field: value for field, value in optional.items() if value}
+
+
+def _with_products(affinity: Raw, products: list[str]) -> Raw:
+    """Terms are alternatives, so the products are asked for in each of them."""
+    if not products:
+        return affinity
+    ours = {"key": GPU_PRODUCT, "operator": "In", "values": products}
+    node = affinity.get("nodeAffinity", {})
+    required = node.get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    terms = required.get("nodeSelectorTerms") or [{}]
+    asked = [{**term, "matchExpressions": [*term.get("matchExpressions", ()), ours]} for term in terms]
+    both = {"requiredDuringSchedulingIgnoredDuringExecution": {**required, "nodeSelectorTerms": asked}}
+    return {**affinity, "nodeAffinity": {**node, **both}}
+
+
+def _dump(part: Any) -> Raw:
+    dumped: Raw = part.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return dumped

@@ -1,0 +1,137 @@
+"""What a pod's status says, in words that stay the same from pass to pass while nothing changes. Pure.
+
+The kubelet's own messages carry counters and alternate between two reasons for one fact; a status that repeated them
+would be written for ever.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from wenxin_operator.names import ANNOTATION_FLAGS, LABEL_REVISION, Raw
+
+LONGEST = 1000  # characters of someone else's message in ours
+
+_PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_WAITING_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_PULL_NOISE = re.compile(r'^Back-off pulling image "[^"]*":? ?|^ErrImagePull: ')
+_REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """Why something does not come to be.
+
+    Attributes:
+        reason: CamelCase, for programs.
+        message: For people; a clause without a full stop.
+    """
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodSeen:
+    """One serving pod.
+
+    Attributes:
+        revision: Hash of the template it was made from.
+        flags: Name of the ConfigMap it mounts.
+        ready: Its readiness probe succeeds and it is not on its way out.
+        leaving: It is being deleted, or has ended for good; it counts no more.
+        problem: What keeps it from being ready, where its status tells.
+    """
+
+    name: str
+    revision: str
+    flags: str
+    ready: bool
+    leaving: bool
+    problem: Problem | None
+
+
+def see(pod: Raw) -> PodSeen:
+    """Sort one pod's status."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    leaving = bool(metadata.get("deletionTimestamp")) or status.get("phase") in ("Failed", "Succeeded")
+    ready = not leaving and _condition(status, "Ready").get("status") == "True"
+    return PodSeen(
+        name=metadata["name"],
+        revision=(metadata.get("labels") or {}).get(LABEL_REVISION, ""),
+        flags=(metadata.get("annotations") or {}).get(ANNOTATION_FLAGS, ""),
+        ready=ready,
+        leaving=leaving,
+        problem=None if ready or leaving else problem(pod),
+    )
+
+
+def problem(pod: Raw) -> Problem | None:
+    """What keeps a pod from running: the scheduler, its image, its start, or the program in it."""
+    status = pod.get("status") or {}
+    scheduled = _condition(status, "PodScheduled")
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        # What follows "preemption:" repeats the same nodes in other words.
+        return Problem("Unschedulable", _cut(scheduled.get("message", "").split(" preemption:")[0]))
+    for container in status.get("containerStatuses") or ():
+        if not container.get("ready") and (found := _container_problem(container)):
+            return found
+    return None
+
+
+def termination(terminated: Raw) -> Problem:
+    """Why a container ended: its own words (docs of the runtime: JSON with reason and message), else what is known."""
+    words = terminated.get("message", "")
+    told = result(words)
+    if told and isinstance(told.get("reason"), str) and _REASON.fullmatch(told["reason"]):
+        return Problem(told["reason"], _cut(str(told.get("message", ""))))
+    if terminated.get("reason") == "OOMKilled":
+        return Problem("OOMKilled", "the container used more memory than its limit")
+    last_line = next((line.strip() for line in reversed(words.splitlines()) if line.strip()), "")
+    ended = f"the container ended with exit code {terminated.get('exitCode', 0)}"
+    return Problem("CrashLoopBackOff", _cut(f"{ended}: {last_line}" if last_line else ended))
+
+
+def result(words: str) -> Raw | None:
+    """The JSON object in a termination message; None where it is something else, such as the end of a log."""
+    try:
+        told: Any = json.loads(words)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def last_termination(pod: Raw) -> Raw | None:
+    """How the pod's first container ended most recently."""
+    for container in (pod.get("status") or {}).get("containerStatuses") or ():
+        for state in ("state", "lastState"):
+            if ended := (container.get(state) or {}).get("terminated"):
+                return dict(ended)
+    return None
+
+
+def _container_problem(container: Raw) -> Problem | None:
+    state = container.get("state") or {}
+    waiting = state.get("waiting") or {}
+    if waiting.get("reason") in _PULL_REASONS:
+        return Problem("ImagePullBackOff", _pull_message(container.get("image", ""), waiting.get("message", "")))
+    if waiting.get("reason") in _WAITING_REASONS:
+        return Problem(waiting["reason"], _cut(waiting.get("message", "")))
+    ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
+    return termination(ended) if ended else None
+
+
+def _pull_message(image: str, words: str) -> str:
+    while (shorter := _PULL_NOISE.sub("", words, count=1)) != words:
+        words = shorter
+    return _cut(f"image {image} cannot be pulled: {words}".rstrip(": "))
+
+
+def _condition(status: Raw, kind: str) -> Raw:
+    return next((one for one in status.get("conditions") or () if one.get("type") == kind), {})
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

@@ -1,0 +1,291 @@
+"""Spec, snapshot, plan and what went wrong -> the status and the events of one pass. Pure; the time is a parameter.
+
+Each condition is defined in words in api/; here stands which facts make it True.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from wenxin_operator import names
+from wenxin_operator.api.deployment import DeploymentSpec, DeploymentStatus, ServedModel
+from wenxin_operator.api.model import ModelStatus
+from wenxin_operator.conditions import Finding, events, finding, settle
+from wenxin_operator.errors import ApiError, Conflict, Invalid, OperatorError, SpecError
+from wenxin_operator.events import Event
+from wenxin_operator.names import DEPLOYMENT, Raw
+from wenxin_operator.observe import DeploymentSnapshot, ModelSnapshot
+from wenxin_operator.plan.deployment import DeploymentPlan
+from wenxin_operator.plan.model_job import ModelPlan, Verdict
+from wenxin_operator.plan.workload import gpus_per_pod
+from wenxin_operator.pods import PodSeen, Problem
+
+_POD_NAME = re.compile(r'pods "[^"]+" ')
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What the API server would not do.
+
+    Attributes:
+        kind: Of the object that it was about.
+        name: Of that object.
+    """
+
+    kind: str
+    name: str
+    error: OperatorError
+
+    @property
+    def of_the_spec(self) -> bool:
+        """Whether it is the spec's fault: only spec.pod reaches a manifest unjudged, and only the Deployment."""
+        return self.kind == DEPLOYMENT and isinstance(self.error, Invalid)
+
+    def problem(self) -> Problem:
+        """In a condition's words."""
+        reason = self.error.reason if isinstance(self.error, ApiError) else type(self.error).__name__
+        causes = self.error.causes if isinstance(self.error, ApiError) else ()
+        words = "; ".join(f"{cause.field}: {cause.message}" for cause in causes) or str(self.error)
+        return Problem(reason, f"{self.kind} {self.name}: {words}")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What to tell about one pass."""
+
+    status: Raw
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pods:
+    """The serving pods, sorted by what they mean for the newest revision.
+
+    Attributes:
+        wanted: How many there should be.
+        newest: Of the newest revision, not on their way out.
+        older: Of earlier revisions, not on their way out.
+        answering: Newest ones that are ready and stand in the EndpointSlice.
+        any_answering: The same of every revision.
+        problem: What most of the newest that are not ready suffer from.
+    """
+
+    wanted: int
+    newest: tuple[PodSeen, ...]
+    older: tuple[PodSeen, ...]
+    answering: int
+    any_answering: int
+    problem: Problem | None
+
+    @property
+    def complete(self) -> bool:
+        """Exactly what is wanted is there and answers."""
+        return self.answering == len(self.newest) == self.wanted and not self.older
+
+
+def deployment(seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure | None, now: datetime) -> Report:
+    """Report on a WenxinDeployment.
+
+    Args:
+        seen: What there was at the pass's beginning.
+        plan: What should exist.
+        failure: What could not be done about the difference.
+        now: The time of transitions.
+    """
+    metadata, pods = seen.resource["metadata"], _pods(seen, plan)
+    conditions = settle(_deployment_findings(seen, plan, failure, pods), seen.resource, now)
+    present = len(pods.newest) + len(pods.older)
+    spec = plan.decision.target.spec if plan.decision.target else plan.decision.spec
+    selector = ",".join(f"{key}={value}" for key, value in names.pod_selector(metadata["name"]).items())
+    status = DeploymentStatus(
+        observed_generation=metadata["generation"],
+        replicas=present,
+        ready_replicas=sum(pod.ready for pod in (*pods.newest, *pods.older)),
+        selector=selector,
+        gpus=present * gpus_per_pod(spec) if spec else 0,
+        endpoint=names.endpoint(metadata["name"], metadata["namespace"]),
+        model=_served_model(seen, plan),
+        conditions=conditions,
+    )
+    return Report(_dump(status), tuple(events(seen.resource, conditions)))
+
+
+def model(seen: ModelSnapshot, plan: ModelPlan, failure: Failure | None, now: datetime) -> Report:
+    """Report on a WenxinModel; the arguments are as `deployment`'s."""
+    conditions = settle(_model_findings(seen, plan, failure), seen.resource, now)
+    verdict = plan.verdict
+    status = ModelStatus(
+        observed_generation=seen.resource["metadata"]["generation"],
+        conditions=conditions,
+        source_hash=verdict.source_hash if verdict else None,
+        digest=verdict.digest if verdict else None,
+        facts=verdict.facts if verdict else None,
+    )
+    return Report(_dump(status), tuple(events(seen.resource, conditions)))
+
+
+def _deployment_findings(
+    seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure | None, pods: _Pods
+) -> Iterator[Finding]:
+    accepted = _accepted(plan, failure)
+    model_ready = _model_ready(seen)
+    progressing = _progressing(seen, plan, failure, pods)
+    yield accepted
+    yield model_ready
+    yield progressing
+    yield _available(pods)
+    yield _ready(accepted, model_ready, progressing, plan, pods)
+
+
+def _accepted(plan: DeploymentPlan, failure: Failure | None) -> Finding:
+    going_on = "; the last accepted spec goes on being served" if plan.decision.target else ""
+    if refusal := plan.decision.refusal:
+        return finding("Accepted", refusal.reason, f"{refusal}{going_on}")
+    if failure and failure.of_the_spec:
+        return finding("Accepted", "RejectedByCluster", failure.problem().message)
+    return Finding("Accepted", holds=True, reason="Valid", message="the spec is valid")
+
+
+def _model_ready(seen: DeploymentSnapshot) -> Finding:
+    reference = seen.spec.model.ref if isinstance(seen.spec, DeploymentSpec) else None
+    source = seen.spec.model.source if isinstance(seen.spec, DeploymentSpec) else None
+    if seen.model is None and reference:
+        missing = f"spec.model.ref: this namespace has no WenxinModel {reference}; create it, or name another"
+        return finding("ModelReady", "ModelNotFound", missing)
+    if seen.model is None or (source and source != seen.model.source):
+        return finding("ModelReady", "Inspecting", "the weights are about to be inspected")
+    if problem := seen.model.problem:
+        # An inline source stands at another place in this resource than in the model that it makes.
+        told = problem.message.replace("spec.source", "spec.model.source") if source else problem.message
+        return finding("ModelReady", problem.reason, told if source else f"WenxinModel {seen.model.name}: {told}")
+    return Finding("ModelReady", holds=True, reason="Verified", message=f"WenxinModel {seen.model.name} is ready")
+
+
+def _progressing(seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure | None, pods: _Pods) -> Finding:
+    if failure and not isinstance(failure.error, Conflict):
+        problem = failure.problem()
+        return finding("Progressing", "RejectedByCluster" if failure.of_the_spec else problem.reason, problem.message)
+    if plan.decision.target is None:
+        waiting = plan.decision.held
+        why = "pods are made once the weights are verified" if waiting else "no spec has been accepted yet"
+        return finding("Progressing", "WaitingForModel" if waiting else "NotAccepted", why)
+    if stuck := pods.problem or _stuck(seen):
+        return finding("Progressing", stuck.reason, _of_how_many(stuck, pods))
+    if plan.decision.held and _spec_waits(seen, plan):
+        return finding("Progressing", "WaitingForModel", "the new spec is rolled out once its weights are verified")
+    if pods.complete:
+        return finding(
+            "Progressing", "RolloutComplete", f"all {pods.wanted} pods are of the newest revision and answer"
+        )
+    return Finding("Progressing", holds=True, reason="RollingOut", message=_rolling_out(pods))
+
+
+def _available(pods: _Pods) -> Finding:
+    if pods.any_answering:
+        return Finding("Available", holds=True, reason="Answering", message="the endpoint answers")
+    if pods.wanted == 0:
+        return finding("Available", "ScaledToZero", "spec.replicas is 0")
+    return finding("Available", "NoPodAnswers", "no pod is ready and in the Service's EndpointSlice")
+
+
+def _ready(accepted: Finding, model_ready: Finding, progressing: Finding, plan: DeploymentPlan, pods: _Pods) -> Finding:
+    if not accepted.holds:
+        return finding("Ready", "NotAccepted", accepted.message)
+    if plan.decision.target is None or progressing.reason == "WaitingForModel":
+        return finding("Ready", model_ready.reason, model_ready.message)
+    if pods.wanted == 0 and pods.complete:
+        return finding("Ready", "ScaledToZero", "spec.replicas is 0; `kubectl scale` brings pods back")
+    if pods.complete:
+        return Finding("Ready", holds=True, reason="Answering", message=f"{pods.wanted} of {pods.wanted} pods answer")
+    return Finding("Ready", holds=False, reason=progressing.reason, message=progressing.message)
+
+
+def _pods(seen: DeploymentSnapshot, plan: DeploymentPlan) -> _Pods:
+    present = [pod for pod in seen.pods if not pod.leaving]
+    newest = tuple(pod for pod in present if pod.revision == plan.revision)
+    problems = Counter(pod.problem for pod in newest if pod.problem)
+    # The most frequent, the first by name among equals: the same pods always give the same words.
+    worst = min(problems, key=lambda problem: (-problems[problem], problem), default=None)
+    return _Pods(
+        wanted=plan.decision.target.spec.replicas if plan.decision.target else 0,
+        newest=newest,
+        older=tuple(pod for pod in present if pod.revision != plan.revision),
+        answering=sum(pod.ready and pod.name in seen.serving for pod in newest),
+        any_answering=sum(pod.ready and pod.name in seen.serving for pod in present),
+        problem=worst,
+    )
+
+
+def _stuck(seen: DeploymentSnapshot) -> Problem | None:
+    """What the Deployment itself complains of: pods that it may not make, or that take too long."""
+    live = next((child for child in seen.children if child["kind"] == DEPLOYMENT), {})
+    for condition in (live.get("status") or {}).get("conditions") or ():
+        made = (condition.get("type"), condition.get("status"))
+        if made == ("ReplicaFailure", "True") or condition.get("reason") == "ProgressDeadlineExceeded":
+            # Each attempt names another pod that was not made.
+            return Problem(condition["reason"], _POD_NAME.sub("pods ", condition.get("message", "")))
+    return None
+
+
+def _spec_waits(seen: DeploymentSnapshot, plan: DeploymentPlan) -> bool:
+    """Whether pods follow an older spec than the accepted one (the count aside), or older weights."""
+    target, spec = plan.decision.target, plan.decision.spec
+    if target is None or spec is None:
+        return False
+    other_weights = seen.model is not None and seen.model.source != target.model.source
+    return other_weights or target.spec != spec.model_copy(update={"replicas": target.spec.replicas})
+
+
+def _of_how_many(problem: Problem, pods: _Pods) -> str:
+    suffering = sum(pod.problem == problem for pod in pods.newest)
+    return f"{suffering} of {pods.wanted} pods: {problem.message}" if suffering and pods.wanted > 1 else problem.message
+
+
+def _rolling_out(pods: _Pods) -> str:
+    older = f"; {len(pods.older)} of older ones are still there" if pods.older else ""
+    return f"{pods.answering} of {pods.wanted} pods of the newest revision answer{older}"
+
+
+def _served_model(seen: DeploymentSnapshot, plan: DeploymentPlan) -> ServedModel:
+    target = plan.decision.target
+    if target is None:
+        spec = plan.decision.spec
+        return ServedModel(name=spec.model.ref or seen.resource["metadata"]["name"] if spec else None)
+    facts = target.model.facts
+    return ServedModel(
+        name=target.model.name,
+        digest=target.model.digest,
+        architecture=facts.architecture,
+        parameters=facts.parameters,
+        context_length=facts.context_length,
+    )
+
+
+def _model_findings(seen: ModelSnapshot, plan: ModelPlan, failure: Failure | None) -> Iterator[Finding]:
+    if isinstance(seen.spec, SpecError):
+        yield finding("Accepted", seen.spec.reason, str(seen.spec))
+        yield finding("Ready", "NotAccepted", str(seen.spec))
+        return
+    yield Finding("Accepted", holds=True, reason="Valid", message="the spec is valid")
+    if plan.verdict:
+        yield Finding("Ready", holds=True, reason="Verified", message=_described(plan.verdict))
+    elif failure and not isinstance(failure.error, Conflict):
+        problem = failure.problem()
+        yield finding("Ready", problem.reason, problem.message)
+    elif plan.problem is None:
+        yield finding("Ready", "Inspecting", f"a Job reads {seen.spec.source}")
+    elif any(job.finished for job in seen.jobs) and plan.problem.reason != "ClaimNotFound":
+        yield finding("Ready", plan.problem.reason, f"{plan.problem.message}; tried again within 5 minutes")
+    else:
+        yield finding("Ready", plan.problem.reason, plan.problem.message)
+
+
+def _described(verdict: Verdict) -> str:
+    facts = verdict.facts
+    return f"{facts.architecture} with {facts.parameters:,} parameters in {facts.dtype}"
+
+
+def _dump(status: DeploymentStatus | ModelStatus) -> Raw:
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
