@@ -1,5 +1,6 @@
 """One node's containerd. Its store of images outlives the cluster, so that a large image is imported once."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from e2e.harness.processes import Process
 
 PAUSE_IMAGE = "localhost/wenxin/pause:1"
 NAMESPACE = "k8s.io"  # the one that Kubernetes uses
+SHIM_SOCKETS = Path("/run/containerd/s")
 START_SECONDS = 30.0
 
 _CONFIG = """\
@@ -43,6 +45,7 @@ disabled_plugins = [{disabled}]
       runtime_type = "io.containerd.runc.v2"
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
+        Root = "{state}/runc"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{cni}"
     conf_dir = "{state}/net.d"
@@ -113,6 +116,8 @@ class Containerd:
         with self.alone() as keeper:
             if containers := keeper.ctr("containers", "list", "--quiet").split():
                 keeper.ctr("containers", "delete", *containers)
+            for container in containers:
+                self._shim_socket(container).unlink(missing_ok=True)
             for line in keeper.ctr("snapshots", "--snapshotter", self._snapshotter, "list").splitlines()[1:]:
                 key, *_, kind = line.split()
                 if kind == "Active":
@@ -139,6 +144,11 @@ class Containerd:
             return False
         shim = b"containerd-shim" in arguments[0].rpartition(b"/")[2]
         return shim and os.fsencode(self.socket) in arguments
+
+    def _shim_socket(self, container: str) -> Path:
+        """Where a container's shim listened: a fixed folder, and a name that containerd computes like this."""
+        address = f"{self.socket}/{NAMESPACE}/{container}"
+        return SHIM_SOCKETS / hashlib.sha256(os.fsencode(address)).hexdigest()
 
     def _answers(self) -> bool:
         return not subprocess.run(self.command("version"), capture_output=True, check=False).returncode

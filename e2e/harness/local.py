@@ -37,8 +37,9 @@ class Local:
         return self.site.layout.kubeconfig("admin")
 
     def running(self) -> bool:
-        """True when the API server answers."""
-        return self.site.options() is not None and self._get_raw("/readyz")
+        """True when `up` came to its end, every process of it lives, and the API server answers."""
+        complete = self.site.options() is not None and self.site.is_complete
+        return complete and all(p.alive for p in self.site.ledger.newest().values()) and self._get_raw("/readyz")
 
     def up(self, options: Options) -> None:
         """Make the cluster; what a crashed one left is removed first."""
@@ -56,6 +57,7 @@ class Local:
             self.site.claim(options)
             with step(f"Starting Kubernetes {tools.kubernetes_version()} with {options.nodes} node(s)"):
                 self._start(options)
+            self.site.complete()
 
     def down(self) -> None:
         """Remove the cluster; containerd's stores stay in the cache."""
@@ -92,23 +94,26 @@ class Local:
         options = self.site.options()
         if options is None:
             return "No local cluster is up. Start one: python -m e2e.harness up"
-        processes = [f"  {'running' if p.alive else 'DEAD':8} {p.pid:8} {p.name}" for p in self.site.ledger.read()]
+        listing = [
+            f"  {'running' if p.alive else 'DEAD':8} {p.pid:8} {p.name}" for p in self.site.ledger.newest().values()
+        ]
         listed = self._try("get", "nodes", "--output=wide") or "The API server does not answer.\n"
         return "\n".join(
             [
                 f"Local cluster in network namespace {self.site.network.name}, {options}",
-                *processes,
+                *listing,
                 listed.rstrip(),
                 f"Logs: {self.site.layout.directory}/log",
             ]
         )
 
     def stop(self, name: str, *, grace: float = 5.0) -> None:
-        """End one process, such as kubelet-node1, for a story about failure."""
-        process = self.site.ledger.find(name)
-        if process is None:
-            raise HarnessError(f"There is no process {name}: {[p.name for p in self.site.ledger.read()]}")
-        process.stop(grace=grace)
+        """End one process, such as kubelet-node1, for a story about failure; SIGKILL follows after `grace` seconds."""
+        self._process(name).stop(grace=grace)
+
+    def start(self, name: str) -> None:
+        """Start a process again that was stopped or has died."""
+        self.start_process(name, self._process(name).command)
 
     def _prepare_stores(self, options: Options) -> None:
         """Put what every pod needs into the first store, and give the second node a copy of it."""
@@ -164,6 +169,12 @@ class Local:
         self._kubectl("patch", "node", name, "--subresource=status", "--type=json", f"--patch={json.dumps([capacity])}")
         self._kubectl("label", "node", name, "--overwrite", f"nvidia.com/gpu.product={options.product}")
         self._wait(lambda: self._allocatable(name) == str(options.gpus), f"{name} to offer {options.gpus} GPUs")
+
+    def _process(self, name: str) -> Process:
+        known = self.site.ledger.newest()
+        if name not in known:
+            raise HarnessError(f"There is no process {name}: {', '.join(known)}")
+        return known[name]
 
     def _write_credentials(self, members: list[Node]) -> None:
         layout = self.site.layout

@@ -53,6 +53,10 @@ class Network:
         """Remove the namespace; the bridge and the pods' interfaces go with it. Safe to repeat."""
         if self.exists:
             _run("ip", "netns", "delete", self.name)
+        folder = self.path.parent
+        if folder.exists() and not any(folder.iterdir()):
+            # `ip netns add` mounts the folder on itself; without namespaces nobody needs that.
+            subprocess.run(["umount", str(folder)], capture_output=True, check=False)
 
     def inside(self, *command: str) -> list[str]:
         """The command as it runs in the namespace. `ip netns exec` would hide /sys/fs/cgroup; nsenter does not."""

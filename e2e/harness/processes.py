@@ -21,11 +21,15 @@ INSIDE = "WENXIN_INSIDE_CLUSTER_NETWORK"
 
 @dataclass(frozen=True)
 class Process:
-    """One process that this harness started. `started` is in clock ticks since boot, from /proc/PID/stat."""
+    """One process that this harness started, and the command that would start it again.
+
+    `started` is in clock ticks since boot, from /proc/PID/stat.
+    """
 
     name: str
     pid: int
     started: int
+    command: tuple[str, ...] = ()
 
     @property
     def alive(self) -> bool:
@@ -86,7 +90,8 @@ def start(
         dies_with_parent: kill it when the thread that starts it ends, however that ends.
         environment: replaces the environment; by default ours without its proxy settings.
     """
-    argv = [*_prefix(network, dies_with_parent=dies_with_parent), *map(str, command)]
+    words = tuple(map(str, command))
+    argv = [*_prefix(network, dies_with_parent=dies_with_parent), *words]
     log.parent.mkdir(parents=True, exist_ok=True)
     pid = os.posix_spawnp(
         argv[0],
@@ -102,7 +107,7 @@ def start(
     started = start_time(pid)
     if started is None:
         raise ProcessError(f"{name} ended at once.\n{tail(log)}")
-    return Process(name, pid, started)
+    return Process(name, pid, started, words)
 
 
 def _prefix(network: Path | None, *, dies_with_parent: bool) -> list[str]:
@@ -158,7 +163,8 @@ class Ledger:
             lines = self._path.read_text().splitlines()
         except FileNotFoundError:
             return []
-        return [Process(**json.loads(line)) for line in lines]
+        records = map(json.loads, lines)
+        return [Process(each["name"], each["pid"], each["started"], tuple(each["command"])) for each in records]
 
     def add(self, process: Process) -> None:
         """Append one line: a crash between two starts loses no earlier record."""
@@ -166,6 +172,6 @@ class Ledger:
         with self._path.open("a") as file:
             file.write(json.dumps(asdict(process)) + "\n")
 
-    def find(self, name: str) -> Process | None:
-        """The newest process of that name, dead or alive."""
-        return next((p for p in reversed(self.read()) if p.name == name), None)
+    def newest(self) -> dict[str, Process]:
+        """The last process of each name, dead or alive, in the order in which the names first appeared."""
+        return {process.name: process for process in self.read()}

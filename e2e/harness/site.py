@@ -70,6 +70,15 @@ class Site:
         self.directory.mkdir(parents=True)
         self._marker.write_text(json.dumps({"made_by": MAKER, "options": asdict(options)}))
 
+    def complete(self) -> None:
+        """Note that `up` came to its end."""
+        (self.directory / "complete").touch()
+
+    @property
+    def is_complete(self) -> bool:
+        """False while `up` is at work, and after it was interrupted."""
+        return (self.directory / "complete").exists()
+
     def options(self) -> Options | None:
         """What the cluster was made with; None when there is none.
 

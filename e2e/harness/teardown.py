@@ -1,11 +1,12 @@
 """Removes a local cluster, whole or in pieces, and says what it could not remove. Every step is safe to repeat."""
 
+import contextlib
 import shutil
 import signal
 from pathlib import Path
 
 from e2e.harness import mounts
-from e2e.harness.containerd import Containerd
+from e2e.harness.containerd import SHIM_SOCKETS, Containerd
 from e2e.harness.errors import HarnessError
 from e2e.harness.processes import Process, start_time
 from e2e.harness.site import Site
@@ -13,6 +14,8 @@ from e2e.harness.site import Site
 # Pods would be drained by a polite end of these; the whole cluster goes, so nothing waits for it.
 GRACE_SECONDS = {"kube-apiserver": 0.5, "etcd": 2.0}
 KUBELET_FOLDER = Path("/var/lib/kubelet")  # the kubelet keeps its device plugins' socket here, whatever its root is
+# containerd makes these, whatever its configuration says; only empty ones go.
+CONTAINERD_FOLDERS = (SHIM_SOCKETS, SHIM_SOCKETS.parent)
 KUBELET_EXISTED = "kubelet-folder-existed"
 
 
@@ -32,6 +35,9 @@ def remove(site: Site) -> None:
     if not (site.directory / KUBELET_EXISTED).exists():
         shutil.rmtree(KUBELET_FOLDER, ignore_errors=True)
     shutil.rmtree(site.directory)
+    for folder in CONTAINERD_FOLDERS:
+        with contextlib.suppress(OSError):  # another containerd uses it, or it is gone
+            folder.rmdir()
     if left := remains(site):
         raise HarnessError("These could not be removed:\n" + "\n".join(f"  {each}" for each in left))
 
