@@ -44,9 +44,14 @@ class Feed:
             self._wake(kind, thing)
 
     def written(self, kind: str, thing: Raw) -> None:
-        """The operator wrote an object itself. What it wrote on a resource is its status: no reason for a pass."""
-        if self._store.put(kind, thing) and kind not in OWNER_LABEL:
-            self._wake(kind, thing)
+        """The operator wrote an object itself; the watch will tell no news of it.
+
+        A resource whose status was written needs no other pass for that, but those that it concerns do.
+        """
+        before = self._known(kind, thing)
+        if self._store.put(kind, thing):
+            only_status = before is not None and kind in OWNER_LABEL and _generation(before) == _generation(thing)
+            self._wake(kind, thing, sparing=_key(kind, thing) if only_status else None)
 
     def listed(self, kind: str, namespace: str | None, things: Collection[Raw], version: str) -> None:
         """A full list is in."""
@@ -61,11 +66,14 @@ class Feed:
     def _known(self, kind: str, thing: Raw) -> Raw | None:
         return self._store.get(kind, thing["metadata"]["namespace"], thing["metadata"]["name"])
 
-    def _wake(self, kind: str, *things: Raw) -> None:
-        for thing in things:
-            for key in concerned(kind, thing, self._store):
-                self._keys.add(key)
+    def _wake(self, kind: str, *things: Raw, sparing: Key | None = None) -> None:
+        for key in {key for thing in things for key in concerned(kind, thing, self._store)} - {sparing}:
+            self._keys.add(key)
 
 
 def _key(kind: str, thing: Raw) -> Key:
     return Key(kind, thing["metadata"]["namespace"], thing["metadata"]["name"])
+
+
+def _generation(thing: Raw) -> object:
+    return thing["metadata"].get("generation")
