@@ -218,7 +218,7 @@ def _until(check: Callable[[], T | None], what: str, *, every: float = 0.05) -> 
 
 
 def _spread(seconds: Sequence[float]) -> dict[str, float]:
-    cuts = statistics.quantiles(seconds, n=20)
+    cuts = statistics.quantiles(seconds, n=20, method="inclusive")
     return {"p50": round(cuts[9] * 1e3, 1), "p95": round(cuts[18] * 1e3, 1), "max": round(max(seconds) * 1e3, 1)}
 
 
