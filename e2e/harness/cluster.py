@@ -141,7 +141,7 @@ class Cluster:
 
         def check() -> Object | None:
             found = self.find(name, namespace=namespace)
-            return found if found and _condition_holds(found, condition, status) else None
+            return found if found and condition_holds(found, condition, status) else None
 
         what = f"{name} to have condition {condition}={status}"
         return self.wait(check, seconds=seconds, what=what, about=name, namespace=namespace)
@@ -228,7 +228,7 @@ class Cluster:
             return str(error)
 
 
-def _condition_holds(found: Object, condition: str, status: str) -> bool:
+def condition_holds(found: Object, condition: str, status: str) -> bool:
     """A condition (or a status without observedGeneration) that was computed for an older spec does not count."""
     state = found.get("status", {})
     generation = found["metadata"].get("generation", 0)

@@ -19,6 +19,7 @@ from e2e.harness.lock import exclusive
 from e2e.harness.progress import run_logged, say
 
 GO_MINIMUM = (1, 26)
+GO_FOLDERS = ("/usr/local/go/bin", str(Path(sys.executable).parent))
 MODULE = paths.REPOSITORY / "e2e" / "cluster"
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
 
@@ -47,7 +48,7 @@ ALL = (KUBE, HELM, COREDNS, PAUSE)
 
 def binary(tool: Tool) -> Path:
     """Path of a tool, built now if this machine never did."""
-    target = _folder(tool) / tool.name
+    target = folder(tool) / tool.name
     if target.exists():
         return target
     with exclusive(paths.cache() / "tools" / f"{tool.name}.lock", what=f"building {tool.name}"):
@@ -63,21 +64,21 @@ def component(name: str) -> Path:
 
 def find(tool: Tool) -> Path:
     """A tool that need not be ours: the one that this machine has built, else the host's, else built now."""
-    ours = _folder(tool) / tool.name
+    ours = folder(tool) / tool.name
     host = shutil.which(tool.name)
     return Path(host) if host and not ours.exists() else binary(tool)
 
 
 def find_kubectl() -> Path:
     """Like `find`; a host with Docker and its own kubectl compiles no Kubernetes."""
-    ours = _folder(KUBE) / "kubectl"
+    ours = folder(KUBE) / "kubectl"
     host = shutil.which("kubectl")
     return Path(host) if host and not ours.exists() else component("kubectl")
 
 
 def all_built() -> bool:
     """True when nothing has to be compiled any more."""
-    return all((_folder(tool) / tool.name).exists() for tool in ALL)
+    return all((folder(tool) / tool.name).exists() for tool in ALL)
 
 
 def kubernetes_version() -> str:
@@ -92,8 +93,8 @@ def go() -> Path:
     Raises:
         MissingPrerequisiteError: there is none.
     """
-    beside = Path(sys.executable).with_name("go")
-    for candidate in (shutil.which("go"), "/usr/local/go/bin/go", str(beside)):
+    places = [Path(folder) / "go" for folder in GO_FOLDERS]
+    for candidate in (shutil.which("go"), *places):
         if candidate and os.access(candidate, os.X_OK) and _go_version(candidate) >= GO_MINIMUM:
             return Path(candidate)
     raise MissingPrerequisiteError(
@@ -102,13 +103,14 @@ def go() -> Path:
     )
 
 
-def _go_version(program: str) -> tuple[int, ...]:
+def _go_version(program: str | Path) -> tuple[int, ...]:
     answer = subprocess.run([program, "env", "GOVERSION"], capture_output=True, text=True, check=False, cwd="/")
     digits = answer.stdout.strip().removeprefix("go").split(".")[:2]
     return tuple(int(part) for part in digits if part.isdigit())
 
 
-def _folder(tool: Tool) -> Path:
+def folder(tool: Tool) -> Path:
+    """Where the tool is, or will be, in the cache."""
     content = hashlib.sha256(" ".join(_flags(tool)).encode())
     content.update(tool.package.encode())
     if tool.ours:
