@@ -128,6 +128,15 @@ class Cluster:
         metadata = manifest["metadata"]
         return await self._apply(path_of(manifest["kind"], metadata["namespace"], metadata["name"]), manifest)
 
+    async def overwrite(self, manifest: Raw) -> Raw:
+        """See reconcile.Writer."""
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        path = path_of(kind, metadata["namespace"], metadata["name"])
+        result = await self._request("PATCH", path, query, body=manifest, content=MERGE)
+        self._written(kind, result)
+        return result
+
     async def apply_status(self, resource: Raw, status: Raw) -> Raw:
         """See reconcile.Writer.
 

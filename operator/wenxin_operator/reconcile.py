@@ -12,7 +12,7 @@ from typing import Protocol
 
 from wenxin_operator import changes, observe, status
 from wenxin_operator.changes import Application, Changes
-from wenxin_operator.errors import ApiError, NameTaken, NotFound
+from wenxin_operator.errors import ApiError, Invalid, NameTaken, NotFound
 from wenxin_operator.events import Event
 from wenxin_operator.names import WENXIN_DEPLOYMENT, WENXIN_MODEL, Key, Raw
 from wenxin_operator.observe import Reader as Reader  # noqa: PLC0414 - part of this module's seam
@@ -34,6 +34,10 @@ class Writer(Protocol):
 
     async def apply(self, manifest: Raw) -> Raw:
         """Server-side apply as `names.FIELD_MANAGER`, with force and strict field validation; returns the live one."""
+        ...
+
+    async def overwrite(self, manifest: Raw) -> Raw:
+        """Merge-patch: lists become exactly the planned ones, other managers' items included; returns the live one."""
         ...
 
     async def delete(self, target: Raw) -> None:
@@ -146,7 +150,14 @@ async def _apply(application: Application, resource: Raw, reader: Reader, writer
         live = reader.get(*place) or await writer.read(*place)
         if live is not None and not observe.controlled_by(live, resource):
             raise NameTaken("there is one already that does not belong to this resource")
-    await writer.apply(manifest)
+    try:
+        await writer.apply(manifest)
+    except Invalid:
+        if application.new:
+            raise
+        # An apply leaves items that others put into our lists, and may not fit beside them: a port whose number was
+        # edited is another item with the same name.
+        await writer.overwrite(manifest)
 
 
 async def _tell(resource: Raw, report: Report, writer: Writer) -> Outcome:
