@@ -56,24 +56,29 @@ class Watch:
         self._feed, self._gap, self._server, self._session = feed, gap, server, session
         self._namespaces, self._request_timeout = namespaces, request_timeout
 
-    async def run(self, stop: asyncio.Event, started: Callable[[], None]) -> None:
-        """Watch until `stop` is set, or raise what ended kopf.
+    async def run(self, started: Callable[[], None]) -> None:
+        """Watch until cancelled, or raise what ended kopf.
 
         Args:
-            stop: Set by the caller.
             started: Called when kopf is up. kopf takes SIGTERM and SIGINT for itself: time to take them back.
         """
-        ours = asyncio.all_tasks()
         tasks = await kopf.spawn_tasks(
             registry=self._registry(),
             settings=self._settings(),
             standalone=True,
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
-            stop_flag=stop,
         )
         started()
-        await kopf.run_tasks(tasks, ignored=ours)
+        # Not kopf.run_tasks: when it ends, it also cancels every task of the loop that is younger than it.
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended = [task for task in tasks if task.done()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*ended)
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()

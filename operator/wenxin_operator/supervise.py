@@ -13,7 +13,7 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import aiohttp
@@ -33,8 +33,6 @@ from wenxin_operator.telemetry import Telemetry
 from wenxin_operator.work_queue import WorkQueue, work
 
 logger = logging.getLogger(__name__)
-
-WATCH_ENDS_SECONDS = 10.0  # for kopf to end its tasks
 
 
 async def operate(settings: Settings, environment: Mapping[str, str]) -> None:
@@ -76,7 +74,7 @@ class Copy:
         self._cluster = Cluster(session, endpoint.server, identity=settings.identity, written=self._feed.written)
         self._resync = _resync(settings, self._cluster, self._feed)
         self._elector = _elector(settings, self._cluster)
-        self._leading, self._stop, self._stop_watching = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._leading, self._stop = asyncio.Event(), asyncio.Event()
         telemetry.show(
             queue=lambda: len(self._queue),
             running=lambda: self._queue.running,
@@ -101,24 +99,20 @@ class Copy:
             OperatorError: LeaseLost, above all.
         """
         self._take_signals()
-        resync, watch, lease, workers = map(
-            _life, (self._resync.run(), self._watch(), self._lead(), self._work())
-        )  # before kopf starts: what is started later, kopf takes for its own when it ends
-        stop = _life(self._stop.wait())
-        lives = (stop, resync, watch, lease, workers)
+        workers = asyncio.create_task(self._work())
+        others = [
+            asyncio.create_task(life) for life in (self._stop.wait(), self._resync.run(), self._watch(), self._lead())
+        ]
         try:
-            ended, _ = await asyncio.wait(lives, return_when=asyncio.FIRST_COMPLETED)
-            _raise_first(ended)
+            ended, _ = await asyncio.wait((workers, *others), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.gather(*ended)
             self._queue.close()
             if self._leading.is_set():
                 await asyncio.wait([workers], timeout=self._settings.shutdown_timeout)
-            self._stop_watching.set()
-            if self._resync.filled.is_set():
-                await asyncio.wait([watch], timeout=WATCH_ENDS_SECONDS)
         finally:
-            for life in lives:
+            for life in (workers, *others):
                 life.cancel()
-            await asyncio.gather(*lives, return_exceptions=True)
+            await asyncio.gather(workers, *others, return_exceptions=True)
             await self._elector.release()
 
     async def _watch(self) -> None:
@@ -134,7 +128,7 @@ class Copy:
             namespaces=self._settings.watch_namespaces,
             request_timeout=self._settings.request_timeout,
         )
-        await watch.run(self._stop_watching, started=self._take_signals)
+        await watch.run(started=self._take_signals)
 
     async def _lead(self) -> None:
         await self._resync.filled.wait()
@@ -194,13 +188,3 @@ def _elector(settings: Settings, cluster: Cluster) -> Elector:
         identity=settings.identity,
         timing=timing,
     )
-
-
-def _life(coroutine: Coroutine[None, None, object]) -> asyncio.Task[object]:
-    return asyncio.create_task(coroutine)
-
-
-def _raise_first(ended: Iterable[asyncio.Task[object]]) -> None:
-    for task in ended:
-        if error := task.exception():
-            raise error
