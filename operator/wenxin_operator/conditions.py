@@ -18,6 +18,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "Unschedulable": "free or add nodes, or ask for less",
     "OOMKilled": "raise the memory limit in spec.pod.resources, or lower spec.maxModelLen or spec.engine.maxNumSeqs",
     "CrashLoopBackOff": "see `kubectl logs --previous` of the pod",
+    "InspectionFailed": "see `kubectl logs` of the Job's pod",
     "FailedCreate": "see the namespace's quotas and admission policies",
     "Forbidden": "the operator's role lacks a right that its chart grants; install the chart that belongs to it",
     "NameTaken": "remove or rename that object, or give this resource another name",

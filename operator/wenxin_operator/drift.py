@@ -20,6 +20,9 @@ _QUANTITIES_UNDER = frozenset({"limits", "requests", "sizeLimit", "storage", "ca
 _MERGE_KEYS = ("name", "mountPath", "containerPort", "port", "topologyKey", "type", "uid")
 """Fields that name an item of a list, as the API's own merge keys do; tried in this order."""
 
+_WHOLE = frozenset({"selector", "matchLabels", "nodeSelector"})
+"""Mappings that mean another thing with one more key in them; the API takes them whole, too."""
+
 
 def drift(planned: Raw, live: Raw) -> str | None:
     """Find the first planned field that the live object does not hold.
@@ -48,6 +51,9 @@ def _in_mapping(planned: Raw, live: Any, path: str, *, quantity: bool) -> str | 
     if not isinstance(live, dict):
         # The API server leaves out mappings that say nothing, such as `labels: {}`.
         return None if not planned and live is None else path
+    for key in _WHOLE & planned.keys():
+        if isinstance(live.get(key), dict) and live[key].keys() - planned[key].keys():
+            return f"{path}.{key}" if path else key
     for key, value in planned.items():
         below = f"{path}.{key}" if path else key
         if found := _difference(value, live.get(key), below, quantity=quantity or key in _QUANTITIES_UNDER):

@@ -315,6 +315,6 @@ def _found(pod: Raw | None) -> Raw | None:
 
 def _failure(job: Raw, pod: Raw | None) -> Problem:
     if pod and (ended := pods.last_termination(pod)):
-        return pods.termination(ended)
+        return pods.termination(ended, otherwise="InspectionFailed")
     status = (pod or job).get("status") or {}  # an evicted pod says why itself
     return Problem(status.get("reason") or "InspectionFailed", status.get("message") or "the inspection did not finish")

@@ -73,15 +73,20 @@ def problem(pod: Raw) -> Problem | None:
     scheduled = _condition(status, "PodScheduled")
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         # What follows "preemption:" repeats the same nodes in other words.
-        return Problem("Unschedulable", _cut(scheduled.get("message", "").split(" preemption:")[0]))
+        return Problem("Unschedulable", _cut(scheduled.get("message", "").split(" preemption:")[0]).rstrip("."))
     for container in status.get("containerStatuses") or ():
         if not container.get("ready") and (found := _container_problem(container)):
             return found
     return None
 
 
-def termination(terminated: Raw) -> Problem:
-    """Why a container ended: its own words (docs of the runtime: JSON with reason and message), else what is known."""
+def termination(terminated: Raw, otherwise: str = "CrashLoopBackOff") -> Problem:
+    """Why a container ended: its own words (JSON with reason and message), else what is known.
+
+    Args:
+        terminated: The container's state.
+        otherwise: The reason when it left no word.
+    """
     words = terminated.get("message", "")
     told = result(words)
     if told and isinstance(told.get("reason"), str) and _REASON.fullmatch(told["reason"]):
@@ -90,7 +95,7 @@ def termination(terminated: Raw) -> Problem:
         return Problem("OOMKilled", "the container used more memory than its limit")
     last_line = next((line.strip() for line in reversed(words.splitlines()) if line.strip()), "")
     ended = f"the container ended with exit code {terminated.get('exitCode', 0)}"
-    return Problem("CrashLoopBackOff", _cut(f"{ended}: {last_line}" if last_line else ended))
+    return Problem(otherwise, _cut(f"{ended}: {last_line}" if last_line else ended))
 
 
 def result(words: str) -> Raw | None:

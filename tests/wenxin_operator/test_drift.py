@@ -79,3 +79,9 @@ def test_an_empty_plan_equals_an_absent_field():
 
 def test_a_mapping_that_became_something_else_is_drift():
     assert drift({"selector": {"a": "b"}}, {"selector": None}) == "selector"
+
+
+def test_one_more_key_in_a_selector_is_drift():
+    live = {"spec": {"selector": {"a": "b", "c": "d"}}}
+    assert drift({"spec": {"selector": {"a": "b"}}}, live) == "spec.selector"
+    assert drift({"metadata": {"labels": {"a": "b"}}}, {"metadata": {"labels": {"a": "b", "c": "d"}}}) is None

@@ -1,0 +1,618 @@
+"""The stories of a pass, told on a cluster in memory."""
+
+from typing import Any
+
+import pytest
+
+from tests.wenxin_operator.fake_cluster import INSPECTED, FakeCluster, Settings, claim
+from wenxin_operator.errors import ApiError, Cause, Conflict, Forbidden, Invalid, NotFound
+from wenxin_operator.names import (
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    JOB,
+    NETWORK_POLICY,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    WENXIN_DEPLOYMENT,
+    WENXIN_MODEL,
+    Raw,
+)
+
+INLINE = {"model": {"source": "pvc://weights/ernie"}, "accelerator": {"resource": "none"}}
+
+
+def status_of(cluster: FakeCluster, name: str = "ernie", kind: str = WENXIN_DEPLOYMENT) -> Raw:
+    return cluster.objects[kind, name]["status"]
+
+
+def set_spec(cluster: FakeCluster, name: str = "ernie", **changes: Any) -> None:
+    cluster.edit(WENXIN_DEPLOYMENT, name, lambda thing: thing.update(spec={**thing["spec"], **changes}))
+
+
+def refusing(kind: str, error: ApiError, verb: str = "apply") -> Any:
+    return lambda tried, thing: error if (tried, thing["kind"]) == (verb, kind) else None
+
+
+@pytest.fixture
+async def cluster() -> FakeCluster:
+    """One CPU deployment that serves with one replica, at rest."""
+    cluster = FakeCluster()
+    claim(cluster)
+    cluster.create(WENXIN_DEPLOYMENT, "ernie", INLINE)
+    await cluster.settle()
+    cluster.finish_inspection("ernie")
+    await cluster.settle()
+    cluster.run_pods("ernie")
+    await cluster.settle()
+    return cluster
+
+
+class TestFromNothing:
+    async def test_all_but_the_pods_come_at_once(self) -> None:
+        cluster = FakeCluster()
+        claim(cluster)
+        cluster.create(WENXIN_DEPLOYMENT, "ernie", INLINE)
+        await cluster.settle()
+        assert cluster.names(SERVICE) == cluster.names(SERVICE_ACCOUNT) == cluster.names(WENXIN_MODEL) == ["ernie"]
+        assert cluster.names(NETWORK_POLICY) == ["ernie", "ernie-inspect"]
+        assert cluster.names(DEPLOYMENT) == cluster.names(CONFIG_MAP) == cluster.names(CONTROLLER_REVISION) == []
+        assert len(cluster.names(JOB)) == 1
+
+    async def test_scale_has_what_it_needs_from_the_first_pass(self) -> None:
+        cluster = FakeCluster()
+        cluster.create(WENXIN_DEPLOYMENT, "ernie", INLINE)
+        await cluster.run(WENXIN_DEPLOYMENT, "ernie")
+        status = status_of(cluster)
+        assert (status["replicas"], status["readyReplicas"]) == (0, 0)
+        assert status["selector"] == "serving.wenxin.io/deployment=ernie,app.kubernetes.io/component=runtime"
+
+    async def test_verified_weights_bring_the_pods(self) -> None:
+        cluster = FakeCluster()
+        claim(cluster)
+        cluster.create(WENXIN_DEPLOYMENT, "ernie", INLINE)
+        await cluster.settle()
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "ModelReady")["reason"] == "Inspecting"
+        cluster.finish_inspection("ernie")
+        await cluster.settle()
+        assert cluster.objects[DEPLOYMENT, "ernie"]["spec"]["replicas"] == 1
+        assert cluster.conditions(WENXIN_DEPLOYMENT, "ernie") == {
+            "Accepted": "True",
+            "ModelReady": "True",
+            "Progressing": "True",
+            "Available": "False",
+            "Ready": "False",
+        }
+
+    async def test_ready_means_that_it_answers(self, cluster: FakeCluster) -> None:
+        assert cluster.conditions(WENXIN_DEPLOYMENT, "ernie") == {
+            "Accepted": "True",
+            "ModelReady": "True",
+            "Progressing": "False",
+            "Available": "True",
+            "Ready": "True",
+        }
+        status = status_of(cluster)
+        assert (status["replicas"], status["readyReplicas"], status["gpus"]) == (1, 1, 0)
+        assert status["endpoint"] == "http://ernie.team.svc:8000/v1"
+        assert status["model"]["digest"] == INSPECTED["digest"]
+        assert {one["observedGeneration"] for one in status["conditions"]} == {1}
+
+    async def test_at_rest_nothing_is_written(self, cluster: FakeCluster) -> None:
+        cluster.sleep(3600)
+        assert await cluster.settle() == []
+        outcome = await cluster.run(WENXIN_DEPLOYMENT, "ernie")
+        assert (outcome.changed, outcome.error, outcome.requeue_after) == (False, None, None)
+
+    async def test_no_object_carries_a_finalizer(self, cluster: FakeCluster) -> None:
+        assert not [thing for thing in cluster.objects.values() if thing["metadata"].get("finalizers")]
+
+    async def test_deleting_the_resource_takes_everything_with_it(self, cluster: FakeCluster) -> None:
+        cluster.remove(WENXIN_DEPLOYMENT, "ernie")
+        assert [kind for kind, _ in cluster.objects] == ["PersistentVolumeClaim"]
+        assert await cluster.settle() == []
+
+    async def test_a_resource_on_its_way_out_is_left_alone(self, cluster: FakeCluster) -> None:
+        cluster.edit(WENXIN_DEPLOYMENT, "ernie", lambda thing: thing["metadata"].update(deletionTimestamp="now"))
+        cluster.remove(SERVICE, "ernie")
+        assert await cluster.settle() == []
+
+
+class TestRepair:
+    @pytest.mark.parametrize(
+        ("kind", "edit"),
+        [
+            (DEPLOYMENT, lambda thing: thing["spec"].update(replicas=7)),
+            (DEPLOYMENT, lambda thing: thing["spec"]["template"]["spec"]["containers"][0].update(image="evil")),
+            (SERVICE, lambda thing: thing["spec"].update(selector={"app": "other"})),
+            (NETWORK_POLICY, lambda thing: thing["spec"].update(ingress=[{}])),
+            (SERVICE_ACCOUNT, lambda thing: thing.update(automountServiceAccountToken=True)),
+            (DEPLOYMENT, lambda thing: thing["metadata"]["labels"].update({"app.kubernetes.io/name": "mine"})),
+            (WENXIN_MODEL, lambda thing: thing["spec"].update(source="pvc://weights/other")),
+        ],
+    )
+    async def test_an_edited_child_is_put_back(self, cluster: FakeCluster, kind: str, edit: Any) -> None:
+        before = cluster.objects[kind, "ernie"]
+        cluster.edit(kind, "ernie", edit)
+        await cluster.run(WENXIN_DEPLOYMENT, "ernie")
+        after = cluster.objects[kind, "ernie"]
+        assert after.get("spec") == before.get("spec")
+        assert after["metadata"]["labels"] == before["metadata"]["labels"]
+
+    async def test_a_quantity_spelled_otherwise_is_left_alone(self, cluster: FakeCluster) -> None:
+        def respell(thing: Raw) -> None:
+            resources = thing["spec"]["template"]["spec"]["containers"][0]["resources"]
+            assert resources["requests"]["cpu"] == "500m"
+            resources["requests"]["cpu"] = "0.5"
+
+        cluster.edit(DEPLOYMENT, "ernie", respell)
+        assert await cluster.settle() == []
+
+    @pytest.mark.parametrize("kind", [DEPLOYMENT, SERVICE, NETWORK_POLICY, SERVICE_ACCOUNT])
+    async def test_a_deleted_child_comes_back(self, cluster: FakeCluster, kind: str) -> None:
+        cluster.remove(kind, "ernie")
+        assert f"apply {kind} ernie" in await cluster.settle()
+        assert cluster.names(kind)[0] == "ernie"
+
+    async def test_a_child_that_is_no_longer_planned_is_pruned(self, cluster: FakeCluster) -> None:
+        set_spec(cluster, replicas=2)
+        await cluster.settle()
+        assert cluster.names(POD_DISRUPTION_BUDGET) == ["ernie"]
+        set_spec(cluster, replicas=1)
+        await cluster.settle()
+        assert cluster.names(POD_DISRUPTION_BUDGET) == []
+
+    async def test_going_over_to_a_shared_model_prunes_its_own(self, cluster: FakeCluster) -> None:
+        cluster.create(WENXIN_MODEL, "shared", {"source": "pvc://weights/ernie"})
+        set_spec(cluster, model={"ref": "shared"})
+        await cluster.settle()
+        assert cluster.names(WENXIN_MODEL) == ["shared"]
+        cluster.finish_inspection("shared")
+        await cluster.settle()
+        assert status_of(cluster)["model"]["name"] == "shared"
+        assert cluster.objects[DEPLOYMENT, "ernie"]["metadata"]["generation"] == 1, "the same weights roll no pod"
+
+    async def test_a_field_that_is_no_longer_planned_is_taken_away(self, cluster: FakeCluster) -> None:
+        set_spec(cluster, pod={"nodeSelector": {"disk": "fast"}})
+        await cluster.settle()
+        set_spec(cluster, pod={})
+        await cluster.settle()
+        assert "nodeSelector" not in cluster.objects[DEPLOYMENT, "ernie"]["spec"]["template"]["spec"]
+
+    async def test_what_an_apply_can_not_put_right_is_overwritten(self, cluster: FakeCluster) -> None:
+        cluster.edit(SERVICE, "ernie", lambda thing: thing["spec"]["ports"][0].update(port=9000))
+        cluster.refuse = refusing(SERVICE, Invalid("duplicate port name", status=422))
+        assert "overwrite Service ernie" in await cluster.settle()
+        assert [port["port"] for port in cluster.objects[SERVICE, "ernie"]["spec"]["ports"]] == [8000]
+
+
+class TestScale:
+    async def test_the_count_goes_to_the_workload_and_nothing_else_moves(self, cluster: FakeCluster) -> None:
+        template = cluster.objects[DEPLOYMENT, "ernie"]["spec"]["template"]
+        set_spec(cluster, replicas=3)
+        await cluster.settle()
+        assert cluster.objects[DEPLOYMENT, "ernie"]["spec"]["replicas"] == 3
+        assert cluster.objects[DEPLOYMENT, "ernie"]["spec"]["template"] == template
+
+    async def test_zero_is_rest_and_not_ready(self, cluster: FakeCluster) -> None:
+        set_spec(cluster, replicas=0)
+        await cluster.settle()
+        cluster.run_pods("ernie")
+        await cluster.settle()
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")["reason"] == "ScaledToZero"
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Available")["reason"] == "ScaledToZero"
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Progressing")["reason"] == "RolloutComplete"
+
+    async def test_more_pods_may_be_wanted_while_the_model_is_failing(self, cluster: FakeCluster) -> None:
+        cluster.remove("PersistentVolumeClaim", "weights")
+        set_spec(cluster, replicas=2)
+        await cluster.settle()
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "ModelReady")["reason"] == "ClaimNotFound"
+        assert cluster.objects[DEPLOYMENT, "ernie"]["spec"]["replicas"] == 2
+
+
+class TestRollout:
+    async def test_ready_waits_for_the_new_revision(self, cluster: FakeCluster) -> None:
+        set_spec(cluster, engine={"maxNumSeqs": 5})
+        await cluster.settle()
+        ready = cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")
+        assert (ready["status"], ready["reason"]) == ("False", "RollingOut")
+        assert ready["message"] == "0 of 1 pods of the newest revision answer; 1 of older ones are still there"
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Available")["status"] == "True"
+        cluster.run_pods("ernie")
+        await cluster.settle()
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")["status"] == "True"
+
+    async def test_a_ready_pod_counts_once_it_stands_in_the_endpoint_slice(self, cluster: FakeCluster) -> None:
+        set_spec(cluster, replicas=2)
+        await cluster.settle()
+        cluster.run_pods("ernie")
+        cluster.publish("ernie", without=["ernie-1"])
+        await cluster.settle()
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")["message"].startswith("1 of 2 pods")
+        cluster.publish("ernie")
+        await cluster.settle()
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")["status"] == "True"
+
+    async def test_old_flags_stay_until_the_last_pod_that_mounts_them_is_gone(self, cluster: FakeCluster) -> None:
+        old = cluster.names(CONFIG_MAP)
+        set_spec(cluster, engine={"maxNumSeqs": 5})
+        await cluster.settle()
+        assert len(cluster.names(CONFIG_MAP)) == 2
+        cluster.run_pods("ernie")
+        await cluster.settle()
+        assert len(cluster.names(CONFIG_MAP)) == 1
+        assert cluster.names(CONFIG_MAP) != old
+
+    async def test_a_new_default_image_rolls_out_but_inspects_nothing_anew(self, cluster: FakeCluster) -> None:
+        jobs = cluster.names(JOB)
+        cluster.settings = Settings(runtime_image="registry.example/wenxin/runtime:2")
+        await cluster.settle()
+        (container,) = cluster.objects[DEPLOYMENT, "ernie"]["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == "registry.example/wenxin/runtime:2"
+        assert cluster.names(JOB) == jobs
+
+    async def test_only_the_newest_accepted_spec_is_kept(self, cluster: FakeCluster) -> None:
+        (first,) = cluster.names(CONTROLLER_REVISION)
+        set_spec(cluster, engine={"maxNumSeqs": 5})
+        await cluster.settle()
+        (second,) = cluster.names(CONTROLLER_REVISION)
+        assert second != first
+        assert cluster.objects[CONTROLLER_REVISION, second]["revision"] == 2
+
+
+class TestRefusedUpdate:
+    async def test_it_changes_no_child_and_says_why(self, cluster: FakeCluster) -> None:
+        set_spec(cluster, parallelism={"tensor": 3}, replicas=5)
+        assert await cluster.settle() == ["status WenxinDeployment ernie"]
+        accepted = cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Accepted")
+        assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
+        assert accepted["message"] == (
+            "spec.parallelism.tensor: must be 1: this release runs a model on one GPU; "
+            "the last accepted spec goes on being served"
+        )
+        assert accepted["observedGeneration"] == 2
+
+    async def test_what_serves_is_still_available_but_not_what_was_asked_for(self, cluster: FakeCluster) -> None:
+        set_spec(cluster, parallelism={"tensor": 3})
+        await cluster.settle()
+        assert cluster.conditions(WENXIN_DEPLOYMENT, "ernie") == {
+            "Accepted": "False",
+            "ModelReady": "True",
+            "Progressing": "False",
+            "Available": "True",
+            "Ready": "False",
+        }
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")["reason"] == "NotAccepted"
+
+    async def test_the_last_accepted_spec_is_still_repaired_its_count_included(self, cluster: FakeCluster) -> None:
+        set_spec(cluster, parallelism={"tensor": 3}, replicas=9)
+        await cluster.settle()
+        cluster.remove(SERVICE, "ernie")
+        cluster.edit(DEPLOYMENT, "ernie", lambda thing: thing["spec"].update(replicas=4))
+        await cluster.settle()
+        assert cluster.names(SERVICE) == ["ernie"]
+        assert cluster.objects[DEPLOYMENT, "ernie"]["spec"]["replicas"] == 1
+
+    async def test_longer_than_the_model_was_made_for_is_refused_once_that_is_known(self, cluster: FakeCluster) -> None:
+        set_spec(cluster, maxModelLen=200_000)
+        assert await cluster.settle() == ["status WenxinDeployment ernie"]
+        accepted = cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Accepted")
+        assert accepted["reason"] == "ModelLenTooLong"
+        assert accepted["message"].startswith(
+            "spec.maxModelLen: 200000 is more than the 131072 tokens that model ernie"
+        )
+
+    async def test_correcting_it_brings_everything_back_without_a_new_pod(self, cluster: FakeCluster) -> None:
+        generation = cluster.objects[DEPLOYMENT, "ernie"]["metadata"]["generation"]
+        set_spec(cluster, parallelism={"tensor": 3})
+        await cluster.settle()
+        set_spec(cluster, parallelism={"tensor": 1})
+        assert await cluster.settle() == ["status WenxinDeployment ernie"]
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")["status"] == "True"
+        assert cluster.objects[DEPLOYMENT, "ernie"]["metadata"]["generation"] == generation
+
+    async def test_it_is_an_event_once(self, cluster: FakeCluster) -> None:
+        cluster.events.clear()
+        set_spec(cluster, parallelism={"tensor": 3})
+        await cluster.settle()
+        await cluster.settle()
+        (event,) = cluster.events
+        assert (event.type, event.reason, event.regarding.name) == ("Warning", "InvalidSpec", "ernie")
+        assert "spec.parallelism.tensor" in event.note
+
+    async def test_a_first_spec_that_is_refused_makes_nothing(self) -> None:
+        cluster = FakeCluster()
+        cluster.create(WENXIN_DEPLOYMENT, "ernie", {**INLINE, "parallelism": {"tensor": 2}})
+        assert await cluster.settle() == ["status WenxinDeployment ernie"]
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Progressing")["reason"] == "NotAccepted"
+
+    async def test_a_pod_template_that_the_api_server_refuses_is_not_accepted(self, cluster: FakeCluster) -> None:
+        kept = cluster.names(CONTROLLER_REVISION)
+        template = cluster.objects[DEPLOYMENT, "ernie"]["spec"]["template"]
+        cause = Cause("spec.template.spec.affinity", "unknown field")
+        error = Invalid("Deployment is invalid", status=422, causes=(cause,))
+        cluster.refuse = lambda _verb, thing: error if thing["kind"] == DEPLOYMENT else None
+        set_spec(cluster, pod={"affinity": {"bogus": {}}})
+        outcome = await cluster.run(WENXIN_DEPLOYMENT, "ernie")
+        assert outcome.error is error
+        accepted = cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Accepted")
+        assert accepted["reason"] == "RejectedByCluster"
+        assert "spec.template.spec.affinity: unknown field" in accepted["message"]
+        assert cluster.objects[DEPLOYMENT, "ernie"]["spec"]["template"] == template
+        assert cluster.names(CONTROLLER_REVISION) == kept, "what was not taken is nothing to go back to"
+
+
+class TestModel:
+    async def test_a_missing_claim_is_named_with_the_field(self) -> None:
+        cluster = FakeCluster()
+        cluster.create(WENXIN_MODEL, "shared", {"source": "pvc://nowhere/ernie"})
+        await cluster.settle()
+        ready = cluster.condition(WENXIN_MODEL, "shared", "Ready")
+        assert ready["reason"] == "ClaimNotFound"
+        assert ready["message"].startswith("spec.source: this namespace has no PersistentVolumeClaim nowhere")
+        assert cluster.names(JOB) == []
+
+    async def test_a_missing_model_is_named_with_the_field(self) -> None:
+        cluster = FakeCluster()
+        cluster.create(WENXIN_DEPLOYMENT, "ernie", {"model": {"ref": "nobody"}})
+        await cluster.settle()
+        model_ready = cluster.condition(WENXIN_DEPLOYMENT, "ernie", "ModelReady")
+        assert model_ready["reason"] == "ModelNotFound"
+        assert model_ready["message"].startswith("spec.model.ref: this namespace has no WenxinModel nobody")
+
+    async def test_an_inline_source_is_spoken_of_as_the_user_wrote_it(self) -> None:
+        cluster = FakeCluster()
+        cluster.create(WENXIN_DEPLOYMENT, "ernie", {"model": {"source": "pvc://nowhere/x"}})
+        await cluster.settle()
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "ModelReady")["message"].startswith("spec.model.source: ")
+
+    async def test_what_the_inspection_says_becomes_the_condition(self) -> None:
+        cluster = FakeCluster()
+        claim(cluster)
+        cluster.create(WENXIN_MODEL, "shared", {"source": "pvc://weights/ernie"})
+        await cluster.settle()
+        cluster.finish_inspection("shared", failed={"reason": "InvalidCheckpoint", "message": "config.json is missing"})
+        await cluster.settle()
+        ready = cluster.condition(WENXIN_MODEL, "shared", "Ready")
+        assert ready["reason"] == "InvalidCheckpoint"
+        assert ready["message"] == "config.json is missing; tried again within 5 minutes"
+        assert [(event.type, event.reason) for event in cluster.events] == [("Warning", "InvalidCheckpoint")]
+
+    async def test_a_claim_that_is_filled_later_needs_no_further_step(self) -> None:
+        cluster = FakeCluster()
+        claim(cluster)
+        cluster.create(WENXIN_DEPLOYMENT, "ernie", INLINE)
+        await cluster.settle()
+        cluster.finish_inspection("ernie", failed={"reason": "InvalidCheckpoint", "message": "config.json is missing"})
+        outcome = await cluster.run(WENXIN_MODEL, "ernie")
+        assert outcome.requeue_after == 10
+        cluster.sleep(10)
+        await cluster.settle()
+        assert [name.rpartition("-")[2] for name in cluster.names(JOB)] == ["1", "2"], "the first keeps its words"
+        cluster.finish_inspection("ernie")
+        await cluster.settle()
+        assert [name.rpartition("-")[2] for name in cluster.names(JOB)] == ["2"]
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "ModelReady")["status"] == "True"
+        assert cluster.names(DEPLOYMENT) == ["ernie"]
+
+    async def test_while_it_is_tried_again_the_words_stay(self) -> None:
+        cluster = FakeCluster()
+        claim(cluster)
+        cluster.create(WENXIN_MODEL, "shared", {"source": "pvc://weights/ernie"})
+        await cluster.settle()
+        cluster.finish_inspection("shared", failed={"reason": "InvalidCheckpoint", "message": "no"})
+        await cluster.settle()
+        before = status_of(cluster, "shared", WENXIN_MODEL)
+        cluster.sleep(10)
+        await cluster.settle()
+        assert status_of(cluster, "shared", WENXIN_MODEL) == before
+        cluster.finish_inspection("shared", failed={"reason": "InvalidCheckpoint", "message": "no"})
+        assert (await cluster.run(WENXIN_MODEL, "shared")).requeue_after == 20
+
+    async def test_the_wait_grows_to_five_minutes(self) -> None:
+        cluster = FakeCluster()
+        claim(cluster)
+        cluster.create(WENXIN_MODEL, "shared", {"source": "pvc://weights/ernie"})
+        waits = []
+        for _ in range(7):
+            await cluster.settle()
+            cluster.finish_inspection("shared", failed="Traceback\nModuleNotFoundError: torch\n")
+            waits.append((await cluster.run(WENXIN_MODEL, "shared")).requeue_after)
+            cluster.sleep(waits[-1])
+        assert waits == [10, 20, 40, 80, 160, 300, 300]
+        assert cluster.condition(WENXIN_MODEL, "shared", "Ready")["message"] == (
+            "the container ended with exit code 3: ModuleNotFoundError: torch; tried again within 5 minutes; "
+            "see `kubectl logs` of the Job's pod"
+        )
+
+    async def test_the_verdict_outlives_its_job(self, cluster: FakeCluster) -> None:
+        (job,) = cluster.names(JOB)
+        cluster.remove(JOB, job)
+        assert await cluster.settle() == []
+
+    async def test_a_claim_of_the_same_name_is_inspected_anew(self, cluster: FakeCluster) -> None:
+        cluster.remove("PersistentVolumeClaim", "weights")
+        await cluster.settle()
+        assert cluster.condition(WENXIN_MODEL, "ernie", "Ready")["reason"] == "ClaimNotFound"
+        assert cluster.objects[DEPLOYMENT, "ernie"]["spec"]["replicas"] == 1, "running pods are left alone"
+        claim(cluster)
+        await cluster.settle()
+        cluster.finish_inspection("ernie", {**INSPECTED, "digest": "sha256:4567"})
+        await cluster.settle()
+        assert status_of(cluster)["model"]["digest"] == "sha256:4567"
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")["reason"] == "RollingOut"
+
+    async def test_new_weights_are_rolled_out_once_they_are_verified(self, cluster: FakeCluster) -> None:
+        set_spec(cluster, model={"source": "pvc://weights/tuned"}, replicas=2)
+        await cluster.settle()
+        live = cluster.objects[DEPLOYMENT, "ernie"]
+        assert live["spec"]["replicas"] == 2, "the count does not wait"
+        assert live["spec"]["template"]["spec"]["containers"][0]["args"][1] == "/models/weights/ernie"
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Progressing")["reason"] == "WaitingForModel"
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")["status"] == "False"
+        cluster.finish_inspection("ernie", {**INSPECTED, "digest": "sha256:4567"})
+        await cluster.settle()
+        live = cluster.objects[DEPLOYMENT, "ernie"]
+        assert live["spec"]["template"]["spec"]["containers"][0]["args"][1] == "/models/weights/tuned"
+
+    async def test_weights_that_turn_out_bad_leave_the_old_ones_serving(self, cluster: FakeCluster) -> None:
+        set_spec(cluster, model={"source": "pvc://weights/broken"})
+        await cluster.settle()
+        cluster.finish_inspection("ernie", failed={"reason": "InvalidCheckpoint", "message": "truncated"})
+        await cluster.settle()
+        live = cluster.objects[DEPLOYMENT, "ernie"]
+        assert live["spec"]["template"]["spec"]["containers"][0]["args"][1] == "/models/weights/ernie"
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")["reason"] == "InvalidCheckpoint"
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Available")["status"] == "True"
+
+    async def test_a_shared_model_that_is_deleted_leaves_the_pods(self) -> None:
+        cluster = FakeCluster()
+        claim(cluster)
+        cluster.create(WENXIN_MODEL, "shared", {"source": "pvc://weights/ernie"})
+        cluster.create(WENXIN_DEPLOYMENT, "ernie", {**INLINE, "model": {"ref": "shared"}})
+        await cluster.settle()
+        cluster.finish_inspection("shared")
+        await cluster.settle()
+        cluster.remove(WENXIN_MODEL, "shared")
+        await cluster.settle()
+        assert cluster.names(DEPLOYMENT) == ["ernie"]
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "ModelReady")["reason"] == "ModelNotFound"
+
+    async def test_a_shared_model_with_another_source_rolls_out_when_verified(self) -> None:
+        cluster = FakeCluster()
+        claim(cluster)
+        cluster.create(WENXIN_MODEL, "shared", {"source": "pvc://weights/ernie"})
+        cluster.create(WENXIN_DEPLOYMENT, "ernie", {**INLINE, "model": {"ref": "shared"}})
+        await cluster.settle()
+        cluster.finish_inspection("shared")
+        await cluster.settle()
+        cluster.run_pods("ernie")
+        cluster.edit(WENXIN_MODEL, "shared", lambda thing: thing["spec"].update(source="pvc://weights/tuned"))
+        await cluster.settle()
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Progressing")["reason"] == "WaitingForModel"
+        cluster.finish_inspection("shared", {**INSPECTED, "digest": "sha256:4567"})
+        await cluster.settle()
+        live = cluster.objects[DEPLOYMENT, "ernie"]
+        assert live["spec"]["template"]["spec"]["containers"][0]["args"][1] == "/models/weights/tuned"
+
+    async def test_a_job_that_waits_for_a_bad_image_is_replaced_with_the_operators_new_one(self) -> None:
+        cluster = FakeCluster()
+        claim(cluster)
+        cluster.create(WENXIN_MODEL, "shared", {"source": "pvc://weights/ernie"})
+        await cluster.settle()
+        before = cluster.names(JOB)
+        cluster.settings = Settings(runtime_image="registry.example/wenxin/runtime:2")
+        await cluster.settle()
+        assert len(cluster.names(JOB)) == 1
+        assert cluster.names(JOB) != before
+
+    async def test_a_malformed_source_is_not_accepted(self) -> None:
+        cluster = FakeCluster()
+        cluster.create(WENXIN_MODEL, "shared", {"source": "pvc:/weights"})
+        await cluster.settle()
+        assert cluster.conditions(WENXIN_MODEL, "shared") == {"Accepted": "False", "Ready": "False"}
+        assert cluster.condition(WENXIN_MODEL, "shared", "Accepted")["message"].startswith("spec.source: write pvc://")
+
+
+class TestTrouble:
+    async def test_a_pod_that_can_not_be_scheduled_says_what_lacks(self, cluster: FakeCluster) -> None:
+        set_spec(cluster, accelerator={"resource": "nvidia.com/gpu"})
+        await cluster.settle()
+        words = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. preemption: 0/2 nodes are available"
+        pending = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
+        cluster.run_pods("ernie", ready=False, status={"phase": "Pending", "conditions": [pending]})
+        await cluster.settle()
+        ready = cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")
+        assert ready["reason"] == "Unschedulable"
+        assert ready["message"] == (
+            "0/2 nodes are available: 2 Insufficient nvidia.com/gpu; free or add nodes, or ask for less"
+        )
+        assert status_of(cluster)["gpus"] == 1
+
+    async def test_a_name_that_is_taken_is_told_and_the_other_object_left_alone(self) -> None:
+        cluster = FakeCluster()
+        claim(cluster)
+        cluster.create(SERVICE, "ernie", {"ports": [{"port": 80}]})
+        cluster.hidden.add((SERVICE, "ernie"))
+        cluster.create(WENXIN_DEPLOYMENT, "ernie", INLINE)
+        outcome = await cluster.run(WENXIN_DEPLOYMENT, "ernie")
+        assert outcome.error is not None
+        progressing = cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Progressing")
+        assert progressing["reason"] == "NameTaken"
+        assert progressing["message"].startswith("Service ernie: there is one already")
+        assert cluster.objects[SERVICE, "ernie"]["spec"] == {"ports": [{"port": 80}]}
+
+    async def test_a_child_that_the_watch_has_yet_to_tell_of_is_no_stranger(self, cluster: FakeCluster) -> None:
+        cluster.hidden.add((SERVICE, "ernie"))
+        outcome = await cluster.run(WENXIN_DEPLOYMENT, "ernie")
+        assert outcome.error is None
+
+    async def test_a_missing_right_is_told_once_and_tried_again(self) -> None:
+        cluster = FakeCluster()
+        claim(cluster)
+        cluster.create(WENXIN_DEPLOYMENT, "ernie", INLINE)
+        error = Forbidden("networkpolicies is forbidden", status=403, reason="Forbidden")
+        cluster.refuse = refusing(NETWORK_POLICY, error)
+        for _ in range(3):
+            cluster.writes.clear()
+            assert (await cluster.run(WENXIN_DEPLOYMENT, "ernie")).error is error
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Progressing")["reason"] == "Forbidden"
+        assert [event.reason for event in cluster.events] == ["Forbidden"]
+        assert cluster.writes == [], "the same words are written once"
+        assert cluster.names(SERVICE) == [], "no endpoint without its policy"
+
+    async def test_a_failed_deletion_is_told(self, cluster: FakeCluster) -> None:
+        set_spec(cluster, replicas=2)
+        await cluster.settle()
+        cluster.refuse = refusing(POD_DISRUPTION_BUDGET, Forbidden("no", status=403), verb="delete")
+        set_spec(cluster, replicas=1)
+        assert (await cluster.run(WENXIN_DEPLOYMENT, "ernie")).error is not None
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Progressing")["reason"] == "Forbidden"
+
+    async def test_a_conflict_is_tried_again_in_silence(self, cluster: FakeCluster) -> None:
+        cluster.edit(DEPLOYMENT, "ernie", lambda thing: thing["spec"].update(replicas=4))
+        cluster.refuse = refusing(DEPLOYMENT, Conflict("changed", status=409))
+        outcome = await cluster.run(WENXIN_DEPLOYMENT, "ernie")
+        assert isinstance(outcome.error, Conflict)
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Progressing")["reason"] == "RolloutComplete"
+
+    async def test_a_status_that_can_not_be_written_is_tried_again(self, cluster: FakeCluster) -> None:
+        cluster.refuse = refusing(WENXIN_DEPLOYMENT, Conflict("another of that name", status=409), verb="status")
+        cluster.events.clear()
+        set_spec(cluster, parallelism={"tensor": 3})
+        assert isinstance((await cluster.run(WENXIN_DEPLOYMENT, "ernie")).error, Conflict)
+        assert cluster.events == []
+
+    async def test_a_resource_that_vanishes_during_its_pass_is_no_error(self, cluster: FakeCluster) -> None:
+        cluster.refuse = refusing(WENXIN_DEPLOYMENT, NotFound("gone", status=404), verb="status")
+        set_spec(cluster, parallelism={"tensor": 3})
+        assert (await cluster.run(WENXIN_DEPLOYMENT, "ernie")).error is None
+
+    async def test_children_of_an_earlier_object_of_the_name_are_not_taken_over(self, cluster: FakeCluster) -> None:
+        def disown(thing: Raw) -> None:
+            thing["metadata"]["ownerReferences"][0]["uid"] = "an earlier one"
+
+        cluster.edit(SERVICE, "ernie", disown)
+        outcome = await cluster.run(WENXIN_DEPLOYMENT, "ernie")
+        assert outcome.error is not None
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Progressing")["reason"] == "NameTaken"
+
+    async def test_a_pod_lost_is_not_ready_and_back_is_ready(self, cluster: FakeCluster) -> None:
+        cluster.remove(POD, "ernie-0")
+        cluster.publish("ernie")
+        await cluster.settle()
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Available")["status"] == "False"
+        cluster.run_pods("ernie")
+        await cluster.settle()
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")["status"] == "True"
+
+    async def test_the_time_of_a_transition_is_kept_until_the_next(self, cluster: FakeCluster) -> None:
+        before = cluster.condition(WENXIN_DEPLOYMENT, "ernie", "ModelReady")["lastTransitionTime"]
+        cluster.sleep(60)
+        set_spec(cluster, parallelism={"tensor": 3})
+        await cluster.settle()
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "ModelReady")["lastTransitionTime"] == before
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")["lastTransitionTime"] == "2026-01-01T00:01:00Z"
