@@ -133,7 +133,7 @@ def serve(engine: Engine, channel: Channel) -> None:
     """Step while there is work; return on Shutdown."""
     was_busy = False
     while True:
-        for message in channel.receive(wait=not engine.busy):
+        for message in channel.receive(wait=not (engine.busy or was_busy)):
             match message:
                 case ipc.Submit():
                     engine.submit(message)
@@ -142,7 +142,7 @@ def serve(engine: Engine, channel: Channel) -> None:
                 case ipc.Shutdown():
                     return
         if engine.busy or was_busy:
-            # One more step once all requests have ended: it computes nothing and reports an idle engine.
+            # One step more than there is work: it computes nothing and reports an idle engine.
             was_busy = engine.busy
             channel.send(engine.step())
 

@@ -1,0 +1,201 @@
+"""The scheduler alone: a model that writes each sequence's length takes the place of the real one."""
+
+import itertools
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wenxin_runtime.engine.kv_blocks import BlockPool, BlockTable
+from wenxin_runtime.engine.request import Request
+from wenxin_runtime.engine.scheduler import Limits, Plan, Scheduler
+from wenxin_runtime.ipc import SamplingParams
+
+
+def request(name: str, prompt: int, answer: int = 4, *, first_token: int = 0, salt: str = "") -> Request:
+    ids = tuple(range(first_token, first_token + prompt))
+    params = SamplingParams(max_tokens=answer)
+    return Request(name, ids, params, seed=0, stop_ids=(), max_len=prompt + answer, table=BlockTable(salt))
+
+
+def scheduler(
+    *, blocks: int = 100, block_size: int = 4, slots: int = 8, budget: int = 64, beside: int = 64, caching: bool = False
+) -> Scheduler:
+    return Scheduler(Limits(slots, budget, beside), BlockPool(blocks, block_size, prefix_caching=caching))
+
+
+def step(s: Scheduler) -> Plan:
+    """Schedule and commit; every request that has caught up gets a token or, at its limit, ends."""
+    plan = s.schedule()
+    assert sum(chunk.count for chunk in plan) <= s.limits.max_tokens
+    assert len({chunk.request for chunk in plan}) == len(plan) <= s.limits.max_num_seqs
+    for chunk in plan:
+        assert chunk.count > 0
+        assert len(chunk.request.table.blocks) >= s.pool.blocks_for(chunk.end)
+    s.advance(plan)
+    for chunk in plan:
+        if chunk.end == len(chunk.request.token_ids):
+            chunk.request.token_ids.append(len(chunk.request.token_ids))
+            if chunk.request.finish_reason():
+                s.remove(chunk.request)
+    check_blocks(s)
+    return plan
+
+
+def check_blocks(s: Scheduler) -> None:
+    held = Counter(block for r in [*s.running, *s.waiting] for block in r.table.blocks)
+    assert s.pool.owned + s.pool.free == s.pool.total
+    assert s.pool.owned == len(held)
+
+
+def names(plan: Plan) -> dict[str, int]:
+    return {chunk.request.request_id: chunk.count for chunk in plan}
+
+
+def test_a_long_prompt_is_computed_in_chunks_of_the_budget():
+    s = scheduler(budget=10)
+    s.add(request("a", prompt=25))
+    assert [names(step(s)) for _ in range(4)] == [{"a": 10}, {"a": 10}, {"a": 5}, {"a": 1}]
+
+
+def test_streams_come_first_and_a_prompt_beside_them_gets_its_share():
+    s = scheduler(budget=10, beside=6)
+    s.add(request("stream", prompt=3, answer=50))
+    step(s)
+    s.add(request("long", prompt=40))
+    for _ in range(6):
+        plan = step(s)
+        assert next(iter(names(plan).items())) == ("stream", 1)
+        assert names(plan)["long"] <= 6
+
+
+def test_prompts_are_admitted_in_the_order_of_arrival():
+    s = scheduler(slots=2)
+    for name in "abc":
+        s.add(request(name, prompt=4))
+    assert list(names(step(s))) == ["a", "b"]
+    while s.waiting:
+        step(s)
+    assert s.running[-1].request_id == "c"
+
+
+def test_a_request_that_does_not_fit_waits_and_is_not_overtaken():
+    s = scheduler(blocks=6, block_size=4)
+    s.add(request("a", prompt=16, answer=2))
+    s.add(request("large", prompt=16, answer=2))
+    s.add(request("small", prompt=1, answer=2))
+    assert [list(names(step(s))) for _ in range(4)] == [["a"], ["a"], ["large", "small"], ["large", "small"]]
+
+
+def test_when_blocks_run_out_the_youngest_gives_way_and_finishes_later():
+    s = scheduler(blocks=6, block_size=2)
+    s.add(request("old", prompt=4, answer=8))
+    s.add(request("young", prompt=2, answer=8, first_token=50))
+    finished = []
+    for _ in range(60):
+        before = {r.request_id for r in [*s.running, *s.waiting]}
+        step(s)
+        finished += before - {r.request_id for r in [*s.running, *s.waiting]}
+    assert finished == ["old", "young"]
+    assert s.preemptions > 0
+
+
+def test_a_preempted_request_finds_its_own_blocks_again():
+    s = scheduler(blocks=7, block_size=2, caching=True)
+    s.add(request("old", prompt=4, answer=8))
+    s.add(request("young", prompt=4, answer=6, first_token=50))
+    starts = [chunk.start for _ in range(30) for chunk in step(s) if chunk.request.request_id == "young"]
+    assert s.preemptions == 1
+    fallen_back = [later for earlier, later in itertools.pairwise(starts) if later <= earlier]
+    assert fallen_back == [2]
+
+
+def test_removing_a_waiting_and_a_running_request_frees_what_they_own():
+    s = scheduler(slots=1)
+    running, waiting = request("a", prompt=9), request("b", prompt=9)
+    s.add(running)
+    s.add(waiting)
+    step(s)
+    s.remove(running)
+    s.remove(waiting)
+    assert (s.pool.owned, s.schedule()) == (0, ())
+
+
+def test_a_cached_prefix_is_not_computed_again_and_is_counted():
+    s = scheduler(caching=True)
+    s.add(request("a", prompt=10))
+    step(s)
+    s.add(request("b", prompt=10))
+    assert names(step(s))["b"] == 2
+    assert (s.prefix_queries, s.prefix_hits) == (20, 8)
+
+
+def test_a_request_that_wants_its_prompts_logprobs_computes_all_of_it():
+    s = scheduler(caching=True)
+    s.add(request("a", prompt=10))
+    step(s)
+    wants = request("b", prompt=10)
+    wants.sampling = SamplingParams(max_tokens=4, prompt_logprobs=0)
+    s.add(wants)
+    assert names(step(s))["b"] == 10
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    arrivals=st.lists(
+        st.tuples(
+            st.integers(0, 6),  # steps before it
+            st.integers(1, 20),  # prompt
+            st.integers(1, 8),  # answer
+            st.booleans(),  # shares a prefix
+            st.booleans(),  # aborted in the middle
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    slots=st.integers(1, 4),
+    budget=st.integers(4, 20),
+    blocks=st.integers(14, 30),  # the longest request needs 14 blocks of 2
+    caching=st.booleans(),
+)
+def test_nothing_starves_and_no_block_is_lost_whatever_arrives_and_leaves(arrivals, slots, budget, blocks, caching):
+    s = scheduler(blocks=blocks, block_size=2, slots=slots, budget=budget, beside=max(1, budget // 4), caching=caching)
+    everything, leaving = [], []
+    for number, (steps, prompt, answer, shared, leaves) in enumerate(arrivals):
+        for _ in range(steps):
+            step(s)
+        arrived = request(str(number), prompt, answer, first_token=0 if shared else 100 * number)
+        s.add(arrived)
+        everything.append(arrived)
+        if leaves:
+            leaving.append(arrived)
+    # Alone and in order they would need this many steps; together it must not take longer than a few times that.
+    alone = sum(-(-r.max_len // max(1, budget // 4)) + r.max_len for r in everything)
+    for count in range(4 * alone):
+        step(s)
+        for gone in [r for r in leaving if count == 3 and (r in s.running or r in s.waiting)]:
+            s.remove(gone)
+            check_blocks(s)
+        if not s.running and not s.waiting:
+            break
+    assert not s.running
+    assert not s.waiting
+    assert s.pool.owned == 0
+    for ended in everything:
+        if ended not in leaving:
+            assert len(ended.token_ids) == ended.max_len
+            assert ended.token_ids[len(ended.prompt_ids) :] == list(range(len(ended.prompt_ids), ended.max_len))
+
+
+@settings(max_examples=40, deadline=None)
+@given(prompts=st.lists(st.integers(1, 60), min_size=1, max_size=10), budget=st.integers(8, 16))
+def test_a_running_stream_gets_a_token_in_every_step_while_memory_lasts(prompts, budget):
+    s = scheduler(blocks=1000, budget=budget, beside=max(1, budget // 4), slots=8)
+    s.add(request("stream", prompt=3, answer=500))
+    while s.waiting or s.running[0].uncomputed > 1:
+        step(s)
+    for number, prompt in enumerate(prompts):
+        s.add(request(str(number), prompt, first_token=1000 * (number + 1)))
+        assert names(step(s))["stream"] == 1
+    for _ in range(20):
+        assert names(step(s))["stream"] == 1
