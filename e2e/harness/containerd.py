@@ -14,6 +14,7 @@ from typing import IO
 
 from e2e.harness import mounts, processes
 from e2e.harness.errors import CommandError
+from e2e.harness.importer import collect_garbage
 from e2e.harness.processes import Process
 
 PAUSE_IMAGE = "localhost/wenxin/pause:1"
@@ -122,6 +123,7 @@ class Containerd:
                 key, *_, kind = line.split()
                 if kind == "Active":
                     keeper.ctr("snapshots", "--snapshotter", self._snapshotter, "remove", key)
+            collect_garbage(keeper.command())
 
     def clone_store(self, target: Path) -> None:
         """Copy the store for another node by hard links: image files are only ever read, databases are copied."""

@@ -1,11 +1,14 @@
 """Streams images into a containerd, sending only the layers that it lacks."""
 
+import os
 import subprocess
 from collections.abc import Sequence
 
 from e2e.harness.errors import BuildError
 from e2e.harness.oci import Image, write_archive
 from e2e.harness.progress import step
+
+ALIAS = "sha256:"  # Kubernetes gives every image a second name, and leaves it when the first one moves on
 
 
 def load(client: Sequence[str], image: Image, *, node: str) -> None:
@@ -26,6 +29,19 @@ def load(client: Sequence[str], image: Image, *, node: str) -> None:
     size = sum(layer.size for layer in missing) / 1e6
     with step(f"Loading {image.reference} on {node} ({size:.0f} MB in {len(missing)} new layers)"):
         _import(client, image, present)
+        collect_garbage(client)
+
+
+def collect_garbage(client: Sequence[str]) -> None:
+    """Remove what was replaced: images that have lost their reference, then layers that no image has."""
+    stored = _stored(client)
+    named = {digest for reference, digest in stored.items() if not reference.startswith(ALIAS)}
+    if replaced := [name for name, digest in stored.items() if name.startswith(ALIAS) and digest not in named]:
+        _run([*client, "images", "delete", *replaced])
+    # containerd collects when something is deleted, and tells nobody when it is done; except for a lease.
+    lease = f"wenxin-{os.getpid()}"
+    _run([*client, "leases", "create", "--id", lease])
+    _run([*client, "leases", "delete", "--sync", lease])
 
 
 def _import(client: Sequence[str], image: Image, present: set[str]) -> None:

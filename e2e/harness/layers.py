@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from e2e.harness import oci, paths
+from e2e.harness import hollow, oci, paths
 from e2e.harness.errors import BuildError
 from e2e.harness.lock import exclusive
 from e2e.harness.oci import Layer
@@ -32,23 +32,19 @@ UNWANTED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr
 USER = 65532
 SITE = PurePosixPath("opt/wenxin/site")
 APPLICATION = PurePosixPath("opt/wenxin/app")
-# torch 2.15 loads CUDA's libraries when it is imported, so those stay; these are never opened for work on a CPU.
+# Work on a CPU opens none of these.
 NOT_FOR_CPU = (
     "triton",
     "torch/include",
-    "torch/bin/protoc",
-    "nvidia/cudnn/include",
-    "nvidia/cudnn/lib/libcudnn_",
-    "nvidia/cu13/include",
-    "nvidia/cu13/nvvm",
-    "nvidia/cu13/bin",
-    "nvidia/cu13/lib/libcusolver",
-    "nvidia/cu13/lib/libnvperf",
-    "nvidia/cu13/lib/libnvrtc-builtins",
-    "nvidia/cu13/lib/libnvrtc.alt",
-    "nvidia/nvshmem/include",
-    "nvidia/nvshmem/lib/libnvshmem_device",
+    "torch/bin/protoc*",
+    "nvidia/*/include",
+    "nvidia/cu*/nvvm",
+    "nvidia/cu*/bin",
+    "nvidia/*/lib/*.a",
+    "nvidia/*/lib/*.bc",
 )
+# torch is linked with all of NVIDIA's libraries, and calls these also where there is no GPU; the rest is hollowed out.
+CALLED_ON_CPU = ("libcudart.", "libcupti.", "libcudnn.so", "libcufile.")
 
 
 def debian() -> Layer:
@@ -67,9 +63,9 @@ def dependencies(extra: str) -> Layer:
     command += [f"--python-version={PYTHON[0]}.{PYTHON[1]}", f"--python-platform={platform.machine()}-manylinux_2_36"]
     if sys.version_info[:2] == PYTHON:
         command.append("--compile-bytecode")  # an image's files are read-only, so Python could not keep its own
-    key = [*command, *NOT_FOR_CPU, lock.read_text()]
+    key = [*command, *NOT_FOR_CPU, *CALLED_ON_CPU, Path(hollow.__file__).read_text(), lock.read_text()]
     folder = _cached(f"site-{extra}", key, lambda new: _install(command, lock, new))
-    return _measured(folder, lambda out: oci.tar_tree(out, folder / "site", prefix=SITE, keep=_serves_cpu))
+    return _measured(folder, lambda out: oci.tar_tree(out, folder / "site", prefix=SITE))
 
 
 def project(source: Path, program: str) -> Layer:
@@ -140,15 +136,23 @@ def _install(command: list[str], lock: Path, folder: Path) -> None:
         target = [f"--target={folder / 'site'}", f"--requirement={lock}"]
         uv = Path(sys.executable).with_name("uv")
         run_logged([uv, *command, *target], what=what, log=_log(folder), environment=_reproducible())
+        _reduce_to_cpu(folder / "site")
 
 
 def _reproducible() -> dict[str, str]:
     return os.environ | {"SOURCE_DATE_EPOCH": str(oci.MTIME), "PYC_INVALIDATION_MODE": "UNCHECKED_HASH"}
 
 
-def _serves_cpu(path: PurePosixPath) -> bool:
-    text = str(path)
-    return not text.startswith(NOT_FOR_CPU)
+def _reduce_to_cpu(site: Path) -> None:
+    """Take away what only a GPU would use: more than half of the bytes, and of the time that loading torch takes."""
+    for pattern in NOT_FOR_CPU:
+        for path in site.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for library in site.glob("nvidia/*/lib/*.so*"):
+        if not library.name.startswith(CALLED_ON_CPU) and hollow.can_hollow(library):
+            hollowed = hollow.hollow(library.read_bytes())
+            library.unlink()  # it may be one file with uv's cache, which must not change
+            library.write_bytes(hollowed)
 
 
 def _cached(name: str, key: list[str], make: Callable[[Path], None]) -> Path:

@@ -110,23 +110,19 @@ def write_archive(out: IO[bytes], image: Image, *, present: Collection[str] = ()
     out.write(bytes(2 * tarfile.BLOCKSIZE))
 
 
-def tar_tree(
-    out: IO[bytes], root: Path, *, prefix: PurePosixPath, keep: Callable[[PurePosixPath], bool] = lambda _: True
-) -> None:
+def tar_tree(out: IO[bytes], root: Path, *, prefix: PurePosixPath) -> None:
     """Write a folder as a layer: sorted, owned by root, of one age.
 
     Args:
         out: any binary sink.
         root: the folder on this machine.
         prefix: the folder in the image, without the leading slash.
-        keep: asked for each path relative to `root`; a folder that it refuses is left out whole.
     """
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=BLOCK) as archive:
-        for parent in [*reversed(prefix.parents), prefix]:
-            if parent != PurePosixPath():
-                archive.addfile(_folder(str(parent)))
-        for relative in _walk(root, PurePosixPath(), keep):
-            _add_path(archive, root / relative, str(prefix / relative))
+        for parent in reversed([prefix, *prefix.parents][:-1]):
+            archive.addfile(_folder(str(parent)))
+        for path in _walk(root):
+            _add_path(archive, path, str(prefix / path.relative_to(root)))
 
 
 def tar_files(out: IO[bytes], files: Mapping[str, tuple[bytes, int]]) -> None:
@@ -182,13 +178,11 @@ def _entry(out: IO[bytes], name: str, data: bytes) -> None:
     out.write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
 
 
-def _walk(root: Path, relative: PurePosixPath, keep: Callable[[PurePosixPath], bool]) -> Iterator[PurePosixPath]:
-    for name in sorted(os.listdir(root / relative)):  # noqa: PTH208 - names, without a Path for each
-        path = relative / name
-        if keep(path):
-            yield path
-            if (root / path).is_dir() and not (root / path).is_symlink():
-                yield from _walk(root, path, keep)
+def _walk(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        yield path
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path)
 
 
 def _add_path(archive: tarfile.TarFile, path: Path, name: str) -> None:

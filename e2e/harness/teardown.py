@@ -28,8 +28,10 @@ def remove(site: Site) -> None:
     for containerd in stores:
         _end_shims(containerd)
     mounts.undo_below(site.directory)
-    for containerd in stores:
-        containerd.forget_containers()
+    first, *others = stores
+    first.forget_containers()
+    for containerd in others:  # copies, made anew with each cluster
+        shutil.rmtree(containerd.store, ignore_errors=True)
     site.network.delete()
     site.group.remove()
     if not (site.directory / KUBELET_EXISTED).exists():
