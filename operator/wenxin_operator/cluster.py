@@ -7,6 +7,7 @@ write that succeeds is told to `written`, so that the store is never behind the 
 import asyncio
 import json
 import random
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -233,9 +234,15 @@ def _decoded(raw: bytes) -> Object:
     return answer if isinstance(answer, dict) else {"message": raw[:200].decode(errors="replace")}
 
 
+# An apply of a field that is in no schema is answered 500: https://github.com/kubernetes/kubernetes/issues/122480
+_UNKNOWN_FIELD = re.compile(r"failed to create typed patch object \(.*?\): \.(?P<field>\S+): (?P<why>.+)", re.DOTALL)
+
+
 def _error(response: aiohttp.ClientResponse, answer: Object, request: str) -> ApiError:
     """The answer as one of our errors; `answer` is a metav1.Status if the API server itself wrote it."""
     message = f"{request}: {answer.get('message') or response.reason}"
+    if unknown := _UNKNOWN_FIELD.search(message):
+        return Invalid(message, status=response.status, causes=(Cause(unknown["field"], unknown["why"]),))
     if response.status in RETRIED:
         return Unreachable(message, status=response.status, retry_after=response.headers.get("Retry-After"))
     causes = (answer.get("details") or {}).get("causes") or ()

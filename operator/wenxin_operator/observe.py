@@ -288,15 +288,18 @@ def _job_seen(job: Raw, job_pods: Sequence[Raw]) -> JobSeen:
     name, labels = job["metadata"]["name"], _labels(job)
     pod = next((one for one in job_pods if _labels(one).get(LABEL_JOB_NAME) == name), None)
     outcome, finished = _job_outcome(job)
-    if pod and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+    ended = pod is not None and (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    if pod and not ended:
         # The watch of pods may lag behind that of Jobs: a Job has ended for us when its pod's words are there too.
         outcome, finished = None, None
-    found, trouble = None, pods.problem(pod) if pod and not outcome else None
+    found, trouble = None, None
     if outcome == "Failed":
         trouble = _failure(job, pod)
     elif outcome == "Complete":
         found = _found(pod)
         trouble = None if found else Problem("ResultLost", "the inspection succeeded, but its result is gone")
+    elif pod and not ended:
+        trouble = pods.problem(pod)
     return JobSeen(name, labels.get(LABEL_SOURCE, ""), int(labels.get(LABEL_ATTEMPT, "1")), finished, found, trouble)
 
 

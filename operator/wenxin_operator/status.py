@@ -47,7 +47,8 @@ class Failure:
         """In a condition's words."""
         reason = self.error.reason if isinstance(self.error, ApiError) else type(self.error).__name__
         causes = self.error.causes if isinstance(self.error, ApiError) else ()
-        words = "; ".join(f"{cause.field}: {cause.message}" for cause in causes) or str(self.error)
+        first = {cause.field: cause.message for cause in reversed(causes)}  # one sentence for each field
+        words = "; ".join(f"{field}: {message}" for field, message in first.items()) or str(self.error)
         return Problem(reason, f"{self.kind} {self.name}: {words}")
 
 
@@ -144,7 +145,7 @@ def _accepted(plan: DeploymentPlan, failure: Failure | None) -> Finding:
     if refusal := plan.decision.refusal:
         return finding("Accepted", refusal.reason, f"{refusal}{going_on}")
     if failure and failure.of_the_spec:
-        return finding("Accepted", "RejectedByCluster", failure.problem().message)
+        return finding("Accepted", "RejectedByCluster", f"{failure.problem().message}{going_on}")
     return Finding("Accepted", holds=True, reason="Valid", message="the spec is valid")
 
 
@@ -159,27 +160,34 @@ def _model_ready(seen: DeploymentSnapshot) -> Finding:
     if problem := seen.model.problem:
         # An inline source stands at another place in this resource than in the model that it makes.
         told = problem.message.replace("spec.source", "spec.model.source") if source else problem.message
-        return finding("ModelReady", problem.reason, told if source else f"WenxinModel {seen.model.name}: {told}")
+        words = told if source else f"WenxinModel {seen.model.name}: {told}"
+        return Finding("ModelReady", holds=False, reason=problem.reason, message=words)
     return Finding("ModelReady", holds=True, reason="Verified", message=f"WenxinModel {seen.model.name} is ready")
 
 
 def _progressing(seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure | None, pods: _Pods) -> Finding:
-    if failure and not isinstance(failure.error, Conflict):
-        problem = failure.problem()
-        return finding("Progressing", "RejectedByCluster" if failure.of_the_spec else problem.reason, problem.message)
-    if plan.decision.target is None:
-        waiting = plan.decision.held
-        why = "pods are made once the weights are verified" if waiting else "no spec has been accepted yet"
-        return finding("Progressing", "WaitingForModel" if waiting else "NotAccepted", why)
+    if hindered := _hindered(plan, failure):
+        return hindered
     if stuck := pods.problem or _stuck(seen):
         return finding("Progressing", stuck.reason, _of_how_many(stuck, pods))
     if plan.decision.held and _spec_waits(seen, plan):
         return finding("Progressing", "WaitingForModel", "the new spec is rolled out once its weights are verified")
     if pods.complete:
-        return finding(
-            "Progressing", "RolloutComplete", f"all {pods.wanted} pods are of the newest revision and answer"
-        )
+        return finding("Progressing", "RolloutComplete", f"all {pods.wanted} pods are of the newest revision")
     return Finding("Progressing", holds=True, reason="RollingOut", message=_rolling_out(pods))
+
+
+def _hindered(plan: DeploymentPlan, failure: Failure | None) -> Finding | None:
+    """Why the newest pods could not even be asked for."""
+    if failure and failure.of_the_spec:
+        return finding("Progressing", "NotAccepted", "the pods that the spec asks for are refused; see Accepted")
+    if failure and not isinstance(failure.error, Conflict):
+        return finding("Progressing", failure.problem().reason, failure.problem().message)
+    if plan.decision.target:
+        return None
+    if plan.decision.held:
+        return finding("Progressing", "WaitingForModel", "pods are made once the weights are verified")
+    return finding("Progressing", "NotAccepted", "no spec has been accepted yet")
 
 
 def _available(pods: _Pods) -> Finding:
@@ -194,7 +202,7 @@ def _ready(accepted: Finding, model_ready: Finding, progressing: Finding, plan: 
     if not accepted.holds:
         return finding("Ready", "NotAccepted", accepted.message)
     if plan.decision.target is None or progressing.reason == "WaitingForModel":
-        return finding("Ready", model_ready.reason, model_ready.message)
+        return Finding("Ready", holds=False, reason=model_ready.reason, message=model_ready.message)
     if pods.wanted == 0 and pods.complete:
         return finding("Ready", "ScaledToZero", "spec.replicas is 0; `kubectl scale` brings pods back")
     if pods.complete:
@@ -272,8 +280,7 @@ def _model_findings(seen: ModelSnapshot, plan: ModelPlan, failure: Failure | Non
     if plan.verdict:
         yield Finding("Ready", holds=True, reason="Verified", message=_described(plan.verdict))
     elif failure and not isinstance(failure.error, Conflict):
-        problem = failure.problem()
-        yield finding("Ready", problem.reason, problem.message)
+        yield finding("Ready", failure.problem().reason, failure.problem().message)
     elif plan.problem is None:
         yield finding("Ready", "Inspecting", f"a Job reads {seen.spec.source}")
     elif any(job.finished for job in seen.jobs) and plan.problem.reason != "ClaimNotFound":

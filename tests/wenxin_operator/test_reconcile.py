@@ -340,7 +340,11 @@ class TestRefusedUpdate:
         assert outcome.error is error
         accepted = cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Accepted")
         assert accepted["reason"] == "RejectedByCluster"
-        assert "spec.template.spec.affinity: unknown field" in accepted["message"]
+        assert accepted["message"] == (
+            "Deployment ernie: spec.template.spec.affinity: unknown field; the last accepted spec goes on being served; "
+            "correct the fields of spec.pod that this follows from"
+        )
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Progressing")["reason"] == "NotAccepted"
         assert cluster.objects[DEPLOYMENT, "ernie"]["spec"]["template"] == template
         assert cluster.names(CONTROLLER_REVISION) == kept, "what was not taken is nothing to go back to"
 
