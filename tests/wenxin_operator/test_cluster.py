@@ -31,12 +31,6 @@ def resource(name: str = "ernie") -> dict[str, Any]:
 
 
 @pytest.fixture
-async def api() -> AsyncIterator[FakeApi]:
-    async with FakeApi() as fake:
-        yield fake
-
-
-@pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     async with Endpoint(server="").session(timeout=5) as opened:
         yield opened

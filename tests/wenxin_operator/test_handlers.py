@@ -52,12 +52,6 @@ class Seen:
         self.gaps += 1
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[FakeApi]:
-    async with FakeApi() as fake:
-        yield fake
-
-
 @asynccontextmanager
 async def watching(api: FakeApi, feed: Any, *, namespaces: tuple[str, ...] = ()) -> AsyncIterator[None]:
     """kopf, watching until the block ends; it must end then."""

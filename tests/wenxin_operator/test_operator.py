@@ -5,81 +5,16 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.wenxin_operator.fake_api import FakeApi
+from tests.wenxin_operator.running import CLAIM, deployment, operating, quiet, until
 from wenxin_operator.__main__ import main
 from wenxin_operator.errors import LeaseLost
-from wenxin_operator.names import JOB, PERSISTENT_VOLUME_CLAIM, RESOURCES, SERVICE, WENXIN_DEPLOYMENT, WENXIN_MODEL
-from wenxin_operator.settings import Settings
-from wenxin_operator.supervise import operate
-
-QUICK = {
-    "lease_duration": 1.0,
-    "lease_renew_deadline": 0.5,
-    "lease_retry_period": 0.05,
-    "http_host": "127.0.0.1",
-    "http_port": 0,
-}
-
-
-def deployment(name: str = "ernie") -> dict[str, Any]:
-    spec = {"model": {"source": "pvc://weights/ernie"}, "accelerator": {"resource": "none"}}
-    return {
-        "apiVersion": RESOURCES[WENXIN_DEPLOYMENT].api_version,
-        "kind": WENXIN_DEPLOYMENT,
-        "metadata": {"namespace": "here", "name": name},
-        "spec": spec,
-    }
-
-
-CLAIM = {
-    "apiVersion": "v1",
-    "kind": PERSISTENT_VOLUME_CLAIM,
-    "metadata": {"namespace": "here", "name": "weights"},
-    "spec": {"accessModes": ["ReadWriteOnce"]},
-    "status": {"phase": "Bound"},
-}
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[FakeApi]:
-    async with FakeApi() as fake:
-        yield fake
-
-
-@pytest.fixture
-def kubeconfig(api: FakeApi, tmp_path: Path) -> Path:
-    path = tmp_path / "kubeconfig"
-    context = "contexts: [{name: a, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]"
-    path.write_text(f"current-context: a\n{context}\nclusters: [{{name: c, cluster: {{server: '{api.url}'}}}}]\n")
-    return path
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - watches plain attributes
-            await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def operating(kubeconfig: Path, **settings: Any) -> AsyncIterator[asyncio.Task[None]]:
-    """A copy of the operator that must end cleanly at SIGTERM when the block ends."""
-    made = Settings(kubeconfig=kubeconfig, lease_namespace="system", **{"identity": "me", **QUICK, **settings})
-    task = asyncio.create_task(operate(made, {}))
-    try:
-        yield task
-    finally:
-        if not task.done():
-            os.kill(os.getpid(), signal.SIGTERM)
-            async with asyncio.timeout(15):
-                await task
+from wenxin_operator.names import JOB, RESOURCES, SERVICE, WENXIN_DEPLOYMENT, WENXIN_MODEL
 
 
 def holder(api: FakeApi) -> str:
@@ -110,15 +45,6 @@ async def test_a_resource_gets_its_children_and_a_status_and_then_there_is_rest(
     assert {"services", "jobs", "serviceaccounts", "networkpolicies", "wenxinmodels"} <= children(api)
     assert api.get(WENXIN_MODEL, "here", "ernie")
     assert holder(api) == "", "the lease is given back"
-
-
-async def quiet(api: FakeApi) -> None:
-    """Wait until nothing has been written for half a second."""
-    async with asyncio.timeout(20):
-        before = -1
-        while before != len(api.writes()):
-            before = len(api.writes())
-            await asyncio.sleep(0.5)
 
 
 async def test_a_child_that_somebody_deletes_comes_back(api: FakeApi, kubeconfig: Path) -> None:
