@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from e2e.harness import choice, demo, images, paths, tools
 from e2e.harness.backend import Backend, Options
 from e2e.harness.cluster import Cluster
 from e2e.harness.errors import HarnessError
+from e2e.harness.local import Local
 from e2e.harness.progress import say
 
 DESCRIPTION = """\
@@ -50,7 +52,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     if arguments[:1] in (["kubectl"], ["helm"]):  # their options are not ours to parse
-        _become(choice.backend(), arguments, names=False)
+        program = tools.find_kubectl() if arguments[0] == "kubectl" else tools.find(tools.HELM)
+        backend = choice.backend()
+        _become(backend.inside([str(program), *arguments[1:]]), Cluster(backend).environment)
     parser = _parser()
     options, others = parser.parse_known_args(arguments)
     if others and options.verb != "test":
@@ -75,7 +79,8 @@ def _run(options: argparse.Namespace, backend: Backend) -> None:
             print(backend.status())
         case "shell":
             say(f"kubectl and helm see the {backend.kind} cluster; leave with exit.")
-            _become(backend, [os.environ.get("SHELL", "/bin/bash")], names=True)
+            path = {"PATH": f"{_programs()}:{os.environ['PATH']}"}
+            _become(backend.client([os.environ.get("SHELL", "/bin/bash")]), Cluster(backend).environment | path)
         case "images":
             load_images(backend)
         case "demo":
@@ -93,8 +98,11 @@ def prepare(what: Sequence[str]) -> int:
     for tool in chosen:
         tools.binary(tool)
     if "images" in wanted:
-        for image in images.ours():
-            say(f"• {image.reference}: {sum(layer.size for layer in image.layers) / 1e6:.0f} MB")
+        backend = choice.backend()
+        if isinstance(backend, Local):
+            load_images(backend)  # into the store of the next cluster, which takes the longest
+        else:
+            images.ours()
     return 0
 
 
@@ -122,13 +130,9 @@ def _call(backend: Backend, command: Sequence[str]) -> int:
     return subprocess.run(backend.client(command), cwd=paths.REPOSITORY, check=False).returncode
 
 
-def _become(backend: Backend, command: list[str], *, names: bool) -> None:
-    """Replace this process by a command that sees the cluster, with kubectl and helm on its PATH."""
-    cluster = Cluster(backend)
-    folder = _programs()
-    environment = cluster.environment | {"PATH": f"{folder}:{os.environ['PATH']}"}
-    full = (backend.client if names else backend.inside)(command)
-    os.execvpe(full[0], full, environment)  # noqa: S606 - the caller's own shell, or a pinned client
+def _become(command: list[str], environment: dict[str, str]) -> NoReturn:
+    """Replace this process by a command that sees the cluster."""
+    os.execvpe(command[0], command, environment)  # noqa: S606 - the caller's own shell, or a pinned client
 
 
 def _programs() -> Path:

@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from e2e.harness import components, images, importer, node, paths, prerequisites, processes, storage, teardown, tools
@@ -112,8 +113,14 @@ class Local:
         self._process(name).stop(grace=grace)
 
     def start(self, name: str) -> None:
-        """Start a process again that was stopped or has died."""
+        """Start a process again that was stopped or has died. A kubelet forgets GPUs that no plugin vouches for."""
+        began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self.start_process(name, self._process(name).command)
+        options = self.site.options()
+        node_name = name.removeprefix("kubelet-")
+        if options and node_name != name:
+            self._wait(lambda: self._node_is_ready(node_name, since=began), f"{node_name} to be ready")
+            self.pretend_gpus(node_name, options)
 
     def _prepare_stores(self, options: Options) -> None:
         """Put what every pod needs into the first store, and give the second node a copy of it."""
@@ -188,9 +195,12 @@ class Local:
             authority.issue(f"{member.name}-server", user, group="system:nodes", usage="server", hosts=hosts)
             components.write_kubeconfig(layout, authority, member.name, CONTEXT)
 
-    def _node_is_ready(self, name: str) -> bool:
-        path = '{.status.conditions[?(@.type=="Ready")].status}'
-        return self._try("get", "node", name, f"--output=jsonpath={path}") == "True"
+    def _node_is_ready(self, name: str, *, since: str = "") -> bool:
+        """True when a kubelet that was started after `since` says so; times in this form sort as text."""
+        ready = '{.status.conditions[?(@.type=="Ready")]'
+        answer = self._try("get", "node", name, f"--output=jsonpath={ready}.status}} {ready}.lastHeartbeatTime}}")
+        status, _, heartbeat = answer.partition(" ")
+        return status == "True" and heartbeat > since
 
     def _allocatable(self, name: str) -> str:
         return self._try("get", "node", name, r"--output=jsonpath={.status.allocatable.nvidia\.com/gpu}")
@@ -212,7 +222,8 @@ class Local:
         return done.stdout
 
     def _wait(self, check: Callable[[], bool], what: str) -> None:
-        watched = [(p, self.site.layout.log(p.name)) for p in self.site.ledger.read() if "containerd" not in p.name]
+        running = self.site.ledger.newest().values()
+        watched = [(p, self.site.layout.log(p.name)) for p in running if "containerd" not in p.name]
         processes.wait_until(check, seconds=READY_SECONDS, processes=watched, what=what)
 
     def _lock(self) -> AbstractContextManager[None]:
