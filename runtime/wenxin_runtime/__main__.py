@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import msgspec
@@ -52,10 +52,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status: 0, or that of the failure (see `errors`)."""
+    """Run one command; return the exit status."""
+    return exit_status(lambda: _run(argv))
+
+
+def exit_status(command: Callable[[], None]) -> int:
+    """Run `command`; return 0, or the exit code of its failure, which also goes to the termination log."""
     try:
-        args = _parser().parse_args(argv)
-        args.run(args)
+        command()
     except RuntimeFailure as failure:
         print(f"wenxin-runtime: {failure.reason}: {failure}", file=sys.stderr)  # noqa: T201 - a command's own voice
         termination.report_failure(failure)
@@ -64,6 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         termination.report_failure(failure)
         raise
     return 0
+
+
+def _run(argv: Sequence[str] | None) -> None:
+    args = _parser().parse_args(argv)
+    args.run(args)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -51,10 +51,14 @@ class FakeEngine:
         return ipc.decode_to_engine(await self._receive())
 
     async def submits(self, count: int) -> list[Submit]:
-        """Wait for the next messages, all of them Submit."""
-        messages = [await self.next() for _ in range(count)]
-        found = [message for message in messages if isinstance(message, Submit)]
-        assert len(found) == count, messages
+        """Wait for this many sequences; aborts of earlier ones may come between them."""
+        found: list[Submit] = []
+        while len(found) < count:
+            message = await self.next()
+            if isinstance(message, Submit):
+                found.append(message)
+            else:
+                assert isinstance(message, Abort), message
         return found
 
     async def submit(self) -> Submit:

@@ -75,8 +75,12 @@ class EngineClient:
         Returns:
             Why it ended.
         """
-        async with started(self._config, command) as self._process:
-            status = await self._process.receive(self._handle)
+        try:
+            async with started(self._config, command) as self._process:
+                status = await self._process.receive(self._handle)
+        except Exception as error:
+            self._on_death(EngineDied(f"the server cannot go on with its engine: {error}"))
+            raise
         died = self.state if isinstance(self.state, EngineDied) else EngineDied(_describe(status))
         self._on_death(died)
         return died

@@ -43,6 +43,7 @@ class EngineProcess:
         self._process = process
         self._to_engine = sockets.to_engine
         self._from_engine = sockets.from_engine
+        self._listens = False
 
     def send(self, message: ipc.ToEngine) -> None:
         """Hand `message` over without waiting. An engine that is gone gets nothing; its end is reported elsewhere."""
@@ -70,9 +71,9 @@ class EngineProcess:
         return self._process.returncode or 0
 
     async def stop(self) -> None:
-        """Ask the engine to end; make it end where it does not listen (it may be loading)."""
+        """Ask the engine to end; make it end where it does not listen, or not yet."""
         self.send(ipc.Shutdown())
-        if await self._ended_within(_GRACE_SECONDS):
+        if self._listens and await self._ended_within(_GRACE_SECONDS):
             return
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
@@ -82,7 +83,9 @@ class EngineProcess:
 
     async def _receive(self, handle: Callable[[ipc.FromEngine], None]) -> None:
         while True:
-            handle(ipc.decode_from_engine(await self._from_engine.recv()))
+            message = ipc.decode_from_engine(await self._from_engine.recv())
+            self._listens = self._listens or isinstance(message, ipc.Ready)
+            handle(message)
 
     async def _ended_within(self, seconds: float) -> bool:
         try:

@@ -139,6 +139,7 @@ class Server:
                     raise engine.result()
         finally:
             asked.cancel()
+            reading.cancel()
         await self._drain(stop, engine)
 
     async def _drain(self, stop: Stop, engine: asyncio.Task[EngineDied]) -> None:

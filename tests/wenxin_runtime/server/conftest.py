@@ -6,15 +6,17 @@ import json
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.wenxin_runtime.fake_engine import TIMEOUT_SECONDS, FakeEngine
+from tests.wenxin_runtime.server.processes import until
 from wenxin_runtime import fixture
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.server.serve import Server, Stop, listen
@@ -33,7 +35,6 @@ class Running:
     stop: Stop
     task: asyncio.Task[None]
     tokenizer: Tokenizer
-    _streams: list[Any] = field(default_factory=list)
 
     def tokens(self, text: str) -> list[int]:
         return self.tokenizer.encode(text)
@@ -70,18 +71,9 @@ class Running:
     async def load(self) -> dict[str, Any]:
         return (await self.client.get("/load")).json()
 
-    async def until(self, condition: Callable[[], Any]) -> None:
-        """Wait until `condition`, a function or a coroutine function, holds."""
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            while True:
-                found = condition()
-                if await found if asyncio.iscoroutine(found) else found:
-                    return
-                await asyncio.sleep(0.005)
-
     async def ready(self, **changes: object) -> None:
         await self.engine.ready(**changes)
-        await self.until(lambda: self.server.service.why_not_ready is None)
+        await until(lambda: self.server.service.why_not_ready is None)
 
 
 @contextlib.asynccontextmanager
@@ -111,6 +103,13 @@ async def running_server(model_dir: Path, *, ready: bool = True, **flags: Any) -
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fixture.write(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(model_dir: Path) -> AsyncIterator[Running]:
+    """One server for all tests of a module that neither stop nor crowd it."""
+    async with running_server(model_dir) as running:
+        yield running
 
 
 Start = Callable[..., AbstractAsyncContextManager[Running]]

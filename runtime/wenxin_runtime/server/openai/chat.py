@@ -1,6 +1,6 @@
 """POST /v1/chat/completions: messages to a plan, pieces to chat objects."""
 
-import asyncio
+import functools
 import json
 from typing import Any
 
@@ -11,7 +11,15 @@ from wenxin_runtime.errors import InvalidRequest
 from wenxin_runtime.server.http import encode_json
 from wenxin_runtime.server.openai.choice import Piece
 from wenxin_runtime.server.openai.parsing import parse
-from wenxin_runtime.server.openai.plan import Plan, Prompt, check_max_tokens, check_prompt, plan_of, room_for_answer
+from wenxin_runtime.server.openai.plan import (
+    Plan,
+    Prompt,
+    check_max_tokens,
+    check_prompt,
+    plan_of,
+    room_for_answer,
+    without_blocking,
+)
 from wenxin_runtime.server.openai.responses import (
     ChatAnswer,
     ChatChoice,
@@ -64,7 +72,7 @@ class ChatWriter:
         choices = [
             ChatChoice(
                 index=piece.index,
-                message=ChatAnswer(piece.text),
+                message=ChatAnswer("assistant", piece.text),
                 logprobs=None if plan.top_logprobs is None else chat_logprobs(piece.scored, self._names),
                 finish_reason=piece.finish_reason,
                 stop_reason=piece.stop_reason,
@@ -144,8 +152,7 @@ async def _prompt_ids(request: ChatRequest, model: ServedModel) -> tuple[int, ..
     if continued and request.add_generation_prompt:
         raise InvalidRequest("continue_final_message excludes add_generation_prompt", param="continue_final_message")
     wants_prompt = request.add_generation_prompt
-    # Rendering and tokenising of a long conversation takes a while; in a thread nobody else waits for it.
-    ids = await asyncio.to_thread(
+    encode = functools.partial(
         model.tokenizer.encode_chat,
         messages,
         add_generation_prompt=not continued if wants_prompt is None else wants_prompt,
@@ -153,7 +160,7 @@ async def _prompt_ids(request: ChatRequest, model: ServedModel) -> tuple[int, ..
         add_special_tokens=bool(request.add_special_tokens),
         template_kwargs=request.chat_template_kwargs,
     )
-    return tuple(ids)
+    return tuple(await without_blocking(encode, sum(len(message["content"]) for message in messages)))
 
 
 def _for_template(message: ChatMessage, number: int) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """POST /v1/completions: prompts to a plan, pieces to completion objects."""
 
+import functools
+
 from msgspec import UNSET
 
 from wenxin_runtime.errors import InvalidRequest
@@ -11,9 +13,9 @@ from wenxin_runtime.server.openai.plan import (
     Prompt,
     check_max_tokens,
     check_prompt,
-    encode,
     plan_of,
     room_for_answer,
+    without_blocking,
 )
 from wenxin_runtime.server.openai.responses import Completion, CompletionChoice, TokenNames, Usage, completion_logprobs
 from wenxin_runtime.server.openai.sampling import check_logprobs
@@ -132,5 +134,6 @@ async def _prompt(given: str | list[int], request: CompletionRequest, model: Ser
         return Prompt(tuple(given))
     if not given:
         return Prompt(())  # refused as empty, even where encoding would add a BOS token
-    ids = await encode(model.tokenizer, given, add_special_tokens=request.add_special_tokens is not False)
-    return Prompt(ids, given)
+    specials = request.add_special_tokens is not False
+    encode = functools.partial(model.tokenizer.encode, given, add_special_tokens=specials)
+    return Prompt(tuple(await without_blocking(encode, len(given))), given)

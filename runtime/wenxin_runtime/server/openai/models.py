@@ -1,7 +1,5 @@
 """GET /v1/models and /v1/models/{model}."""
 
-from typing import Literal
-
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,21 +9,19 @@ from wenxin_runtime.server.http import error_response, json_response
 from wenxin_runtime.server.service import Service
 
 
-class ModelCard(Struct, frozen=True):
+class ModelCard(Struct, frozen=True, tag_field="object", tag="model"):
     """OpenAI's model object; `max_model_len` (tokens) is vLLM's."""
 
     id: str
     created: int
     max_model_len: int
-    object: Literal["model"] = "model"
     owned_by: str = "wenxin"
 
 
-class ModelList(Struct, frozen=True):
+class ModelList(Struct, frozen=True, tag_field="object", tag="list"):
     """OpenAI's list of models."""
 
     data: list[ModelCard]
-    object: Literal["list"] = "list"
 
 
 class Models:

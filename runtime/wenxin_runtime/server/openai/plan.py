@@ -3,8 +3,9 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -13,10 +14,11 @@ from wenxin_runtime.ipc import SamplingParams, Submit
 from wenxin_runtime.server.openai.sampling import sampling_params, stop_strings
 from wenxin_runtime.server.openai.schemas import GenerationRequest
 from wenxin_runtime.server.served_model import ServedModel
-from wenxin_runtime.tokenizer import Tokenizer
 
 # Shorter texts are tokenised faster than a thread is woken.
 _LONG_TEXT_CHARACTERS = 4096
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,9 @@ def _with_seed(sampling: SamplingParams, choice: int) -> SamplingParams:
     return msgspec.structs.replace(sampling, seed=seed)
 
 
-async def encode(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
-    """Tokenise without keeping other requests waiting."""
-    if len(text) < _LONG_TEXT_CHARACTERS:
-        return tuple(tokenizer.encode(text, add_special_tokens=add_special_tokens))
-    return tuple(await asyncio.to_thread(tokenizer.encode, text, add_special_tokens=add_special_tokens))
+async def without_blocking(work: Callable[[], _Result], characters: int) -> _Result:
+    """Tokenise, in a thread where the text is so long that other requests would have to wait."""
+    return work() if characters < _LONG_TEXT_CHARACTERS else await asyncio.to_thread(work)
 
 
 def check_prompt(ids: Sequence[int], *, vocab_size: int, max_model_len: int, param: str) -> None:

@@ -56,8 +56,8 @@ class ChatLogprobs(Struct):
 class ChatAnswer(Struct):
     """The message of a whole answer."""
 
+    role: Literal["assistant"]
     content: str
-    role: Literal["assistant"] = "assistant"
     refusal: None = None
 
 
@@ -72,7 +72,7 @@ class ChatChoice(Struct):
     token_ids: list[int] | UnsetType = UNSET
 
 
-class ChatCompletion(Struct):
+class ChatCompletion(Struct, tag_field="object", tag="chat.completion"):
     """A whole chat answer."""
 
     id: str
@@ -80,7 +80,6 @@ class ChatCompletion(Struct):
     model: str
     choices: list[ChatChoice]
     usage: Usage
-    object: Literal["chat.completion"] = "chat.completion"
     prompt_token_ids: Sequence[int] | UnsetType = UNSET
 
 
@@ -102,7 +101,7 @@ class ChatChunkChoice(Struct):
     token_ids: list[int] | UnsetType = UNSET
 
 
-class ChatChunk(Struct):
+class ChatChunk(Struct, tag_field="object", tag="chat.completion.chunk"):
     """One event of a chat stream."""
 
     id: str
@@ -110,7 +109,6 @@ class ChatChunk(Struct):
     model: str
     choices: list[ChatChunkChoice]
     usage: Usage | UnsetType | None = UNSET
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     prompt_token_ids: Sequence[int] | UnsetType = UNSET
 
 
@@ -135,7 +133,7 @@ class CompletionChoice(Struct):
     prompt_token_ids: Sequence[int] | UnsetType = UNSET
 
 
-class Completion(Struct):
+class Completion(Struct, tag_field="object", tag="text_completion"):
     """A completion, or one event of a stream of it."""
 
     id: str
@@ -143,7 +141,6 @@ class Completion(Struct):
     model: str
     choices: list[CompletionChoice]
     usage: Usage | UnsetType | None = UNSET
-    object: Literal["text_completion"] = "text_completion"
 
 
 class TokenNames:

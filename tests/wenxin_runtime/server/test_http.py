@@ -1,0 +1,198 @@
+"""Request ids, the access log, and the routes for machines."""
+
+import asyncio
+import logging
+import re
+import socket
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.wenxin_runtime.server.conftest import NAME, Running, Start
+from tests.wenxin_runtime.server.processes import until
+from wenxin_runtime import __version__
+from wenxin_runtime.errors import CheckpointError, ConfigError
+from wenxin_runtime.server.serve import listen
+from wenxin_runtime.server.served_model import _defaults
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CONTRACT = {
+    "wenxin_queue_depth",
+    "wenxin_requests_running",
+    "wenxin_requests_total",
+    "wenxin_rejections_total",
+    "wenxin_prompt_tokens_total",
+    "wenxin_generation_tokens_total",
+    "wenxin_time_to_first_token_seconds_count",
+    "wenxin_inter_token_latency_seconds_count",
+    "wenxin_request_duration_seconds_count",
+    "wenxin_kv_usage_ratio",
+    "wenxin_preemptions_total",
+    "wenxin_prefix_cache_queries_tokens_total",
+    "wenxin_prefix_cache_hits_tokens_total",
+    "wenxin_step_seconds_count",
+    "wenxin_load_seconds",
+}
+
+
+async def samples(server: Running) -> dict[str, dict[str, float]]:
+    text = (await server.client.get("/metrics")).text
+    found: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[",".join(sample.labels.values())] = sample.value
+    return found
+
+
+async def test_every_metric_is_there_at_zero_before_the_first_request(start: Start) -> None:
+    async with start(ready=False) as server:
+        found = await samples(server)
+    assert found.keys() >= CONTRACT
+    assert all(value == 0 for name in CONTRACT for value in found[name].values())
+    assert found["wenxin_slots"] == {"": 32}
+    assert found["wenxin_requests_total"].keys() == {"stop", "length", "error", "abort"}
+    assert found["wenxin_step_seconds_count"].keys() == {"schedule", "forward", "sample"}
+    assert found["wenxin_build_info"]
+    assert not any(name.endswith("_created") for name in found)
+
+
+async def test_metrics_follow_requests_and_the_engines_reports(start: Start) -> None:
+    async with start() as server:
+        pending = server.posting("completions", prompt="hi")
+        submit = await server.engine.submit()
+        await server.engine.write(submit, 300)
+        await server.engine.write(submit, 301, 302, finish_reason="length")
+        await pending
+        totals = {
+            "prompt_tokens_total": 11,
+            "generation_tokens_total": 12,
+            "preemptions_total": 13,
+            "prefix_cache_queries_total": 14,
+            "prefix_cache_hits_total": 15,
+        }
+        await server.engine.step(batch_tokens=0, **totals)
+        await until(lambda: server.server.service.engine.stats.preemptions_total == 13)
+        found = await samples(server)
+    assert found["wenxin_prompt_tokens_total"] == {"": 11}
+    assert found["wenxin_generation_tokens_total"] == {"": 12}
+    assert found["wenxin_preemptions_total"] == {"": 13}
+    assert found["wenxin_prefix_cache_queries_tokens_total"] == {"": 14}
+    assert found["wenxin_prefix_cache_hits_tokens_total"] == {"": 15}
+    assert found["wenxin_requests_total"]["length"] == 1
+    assert found["wenxin_time_to_first_token_seconds_count"] == {"": 1}
+    assert found["wenxin_inter_token_latency_seconds_count"] == {"": 2}
+    assert found["wenxin_request_duration_seconds_count"] == {"": 1}
+    assert found["wenxin_step_seconds_count"]["forward"] == 2
+    assert found["wenxin_load_seconds"] == {"": 0.5}
+    assert NAME in next(iter(found["wenxin_model_info"]))
+
+
+async def test_the_version_is_told(server: Running) -> None:
+    assert (await server.client.get("/version")).json() == {"version": __version__}
+
+
+async def test_models_are_listed_with_their_context(server: Running) -> None:
+    (card,) = (await server.client.get("/v1/models")).json()["data"]
+    assert card.pop("created") > 1_700_000_000
+    assert card == {"object": "model", "id": NAME, "max_model_len": 256, "owned_by": "wenxin"}
+    assert (await server.client.get(f"/v1/models/{NAME}")).json()["id"] == NAME
+    assert (await server.client.get("/v1/models/org/other")).status_code == 404
+
+
+async def test_a_request_id_is_kept_or_made(server: Running) -> None:
+    response = await server.client.get("/version", headers={"X-Request-Id": "trace-7"})
+    assert response.headers["x-request-id"] == "trace-7"
+    for unusable in ("x" * 200, "a\tb", ""):
+        response = await server.client.get("/version", headers={"X-Request-Id": unusable})
+        assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
+    refused = await server.post("completions", prompt="")
+    assert refused.headers["x-request-id"]
+
+
+async def test_the_access_log_tells_what_happened_and_nothing_that_was_said(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await server.client.post(
+        "/v1/completions?key=secret", json={"prompt": "secret", "max_tokens": -1}, headers={"X-Request-Id": "trace-8"}
+    )
+    await server.client.get("/a%0Ab")
+    await server.client.get("/health")
+    lines = [record.getMessage() for record in caplog.records if record.name == "wenxin_runtime.access"]
+    assert re.fullmatch(r"request id=trace-8 method=POST path=/v1/completions status=400 seconds=\d+\.\d{3}", lines[0])
+    assert "path=/a\\nb status=404" in lines[1]
+    assert len(lines) == 2
+    assert not any("secret" in record.getMessage() for record in caplog.records if record.name.startswith("wenxin"))
+
+
+async def test_an_unexpected_failure_is_our_fault_and_says_nothing_else(
+    server: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server.server.service.model.tokenizer, "encode", None)
+    response = await server.post("completions", prompt="hi")
+    assert response.status_code == 500
+    assert response.json()["error"] == {
+        "message": "internal error",
+        "type": "internal_error",
+        "param": None,
+        "code": "internal_error",
+    }
+    assert "through our own fault" in caplog.text
+
+
+async def test_an_unexpected_failure_in_a_stream_is_an_error_event(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = server.events("completions", prompt="hi")
+    opening = asyncio.ensure_future(anext(stream))
+    submit = await server.engine.submit()
+    await server.engine.write(submit, 300)
+    await opening
+    monkeypatch.setattr(type(server.server.service.model.tokenizer.pieces), "__getitem__", None)
+    await server.engine.write(submit, 301)
+    (event,) = [event async for event in stream]
+    assert event["error"]["code"] == "internal_error"
+    monkeypatch.undo()
+    assert await server.engine.aborted() == (submit.request_id,)
+
+
+async def test_ipv6_is_an_address_like_others(start: Start) -> None:
+    try:
+        listen("::1", 0).close()
+    except ConfigError:
+        pytest.skip("no IPv6 on this machine")
+    async with start(host="::1") as server:
+        assert server.server.url.startswith("http://[::1]:")
+        assert (await server.client.get("/health")).status_code == 200
+
+
+async def test_an_address_that_cannot_be_had_names_its_flags() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="--port"):
+        listen("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(ConfigError, match="--host no-such-host"):
+        listen("no-such-host.invalid", 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (None, (None, None)),
+        ('{"temperature": 1, "top_k": 50, "eos_token_id": [2], "x": Infinity}', (1.0, 50)),
+        ('{"temperature": null}', (None, None)),
+    ],
+)
+async def test_sampling_defaults_come_from_generation_config(tmp_path, content, found) -> None:
+    path = tmp_path / "generation_config.json"
+    if content is not None:
+        path.write_text(content)
+    defaults = _defaults(path)
+    assert (defaults.temperature, defaults.top_k) == found
+
+
+@pytest.mark.parametrize("content", ["{", '{"temperature": "hot"}', "[]"])
+async def test_a_broken_generation_config_is_named(tmp_path, content) -> None:
+    path = tmp_path / "generation_config.json"
+    path.write_text(content)
+    with pytest.raises(CheckpointError, match=r"generation_config\.json"):
+        _defaults(path)
