@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from e2e.harness import paths
+from e2e.harness import images, paths
 from e2e.harness.backend import Backend, Options
 from e2e.harness.cluster import Cluster, Object
 from e2e.harness.errors import CommandError, HarnessError
@@ -38,14 +38,14 @@ def run(backend: Backend, options: Options) -> None:
     say(f"\nAll of it took {time.monotonic() - began:.0f} s. {how_to_go_on()}")
 
 
-def install(cluster: Cluster) -> None:
-    """Install or upgrade the chart with the images that were just loaded."""
+def install(cluster: Cluster, *more: str) -> None:
+    """Install or upgrade the chart with the images that were just loaded, and `more` values such as workers=2."""
     values = [
         "image.repository=localhost/wenxin/operator",
         "image.tag=dev",
         "runtimeImage=localhost/wenxin/runtime:dev",
     ]
-    chosen = [f"--set={value}" for value in values]
+    chosen = [f"--set={value}" for value in (*values, *more)]
     flags = ["--create-namespace", "--wait", "--timeout=2m", *chosen]
     try:
         cluster.helm("upgrade", "--install", RELEASE, str(CHART), *flags, namespace=NAMESPACE)
@@ -73,21 +73,12 @@ def ask(cluster: Cluster) -> None:
     """Ask one question through the Service with curl, and print the answer as it streams in."""
     body = {"model": DEPLOYMENT, "stream": True, "max_tokens": 48, "messages": [{"role": "user", "content": QUESTION}]}
     with cluster.service(DEPLOYMENT, 8000, namespace="default") as url:
-        command = [
-            "curl",
-            "--no-buffer",
-            "--silent",
-            "--show-error",
-            "--fail-with-body",
-            f"--max-time={ANSWER_SECONDS}",
-        ]
-        command += [
-            f"{url}/v1/chat/completions",
-            "--header=Content-Type: application/json",
-            f"--data={json.dumps(body)}",
-        ]
+        quiet = ["--no-buffer", "--silent", "--show-error", "--fail-with-body", "--max-time", str(ANSWER_SECONDS)]
+        content = ["--header", "Content-Type: application/json", "--data", json.dumps(body)]
+        command = ["curl", *quiet, f"{url}/v1/chat/completions", *content]
         shown = f"-H 'Content-Type: application/json' -d '{json.dumps(body)}'"
-        say(f"\n$ curl -N {url}/v1/chat/completions {shown}\n")
+        say(f"\n$ curl -N {url}/v1/chat/completions {shown}")
+        say("(The weights are random, so the answer is babble; every step on its way is as for a real model.)\n")
         with subprocess.Popen(cluster.backend.client(command), stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout
             received = [line for line in child.stdout if not _print_delta(line)]
