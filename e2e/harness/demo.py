@@ -46,6 +46,8 @@ def install(cluster: Cluster, *more: str) -> None:
         "runtimeImage=localhost/wenxin/runtime:dev",
     ]
     chosen = [f"--set={value}" for value in (*values, *more)]
+    # The tag stays while the content changes; the digest in an annotation makes Helm replace the pods.
+    chosen.append(f"--set-string=podAnnotations.image={images.operator().digest}")
     flags = ["--create-namespace", "--wait", "--timeout=2m", *chosen]
     try:
         cluster.helm("upgrade", "--install", RELEASE, str(CHART), *flags, namespace=NAMESPACE)
