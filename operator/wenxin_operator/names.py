@@ -136,9 +136,9 @@ def revision(deployment: str, data: Any) -> str:
 
 
 def inspect_job(model: str, inputs: Any, attempt: int) -> str:
-    """Name a Job by what it reads and with which image; at most 63 characters, for its pods' labels repeat it."""
-    tail = f"-inspect-{content_hash(inputs)}-{attempt}"
-    return model[: 63 - len(tail)].rstrip("-.") + tail
+    """Name a Job by what it reads and with which image: a DNS label, for its pods take it as host name."""
+    tail = f"-inspect-{content_hash([model, inputs])}-{attempt}"
+    return model.replace(".", "-")[: 63 - len(tail)].rstrip("-") + tail
 
 
 def inspect_policy(model: str) -> str:

@@ -152,12 +152,21 @@ async def _apply(application: Application, resource: Raw, reader: Reader, writer
             raise NameTaken("there is one already that does not belong to this resource")
     try:
         await writer.apply(manifest)
-    except Invalid:
-        if application.new:
-            raise
-        # An apply leaves items that others put into our lists, and may not fit beside them: a port whose number was
-        # edited is another item with the same name.
+    except Invalid as refused:
+        if application.new or not await _overwritten(manifest, writer):
+            raise refused from None
+
+
+async def _overwritten(manifest: Raw, writer: Writer) -> bool:
+    """Whether the lists as planned are taken, where beside what others put into them they are not.
+
+    An apply leaves items of others in our lists: a port whose number was edited is another item of the same name.
+    """
+    try:
         await writer.overwrite(manifest)
+    except Invalid:
+        return False
+    return True
 
 
 async def _tell(resource: Raw, report: Report, writer: Writer) -> Outcome:

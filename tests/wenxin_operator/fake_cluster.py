@@ -260,7 +260,7 @@ class FakeCluster:
         metadata.setdefault("namespace", NAMESPACE)
         metadata.setdefault("uid", f"uid-{next(self._numbers)}")
         if thing["kind"] in _SCHEMAS:
-            thing = {**thing, "spec": _defaulted(_SCHEMAS[thing["kind"]]["properties"]["spec"], thing["spec"])}
+            thing = {**thing, "spec": defaulted(_SCHEMAS[thing["kind"]]["properties"]["spec"], thing["spec"])}
         generation = old["metadata"]["generation"] if old else 0
         metadata["generation"] = generation if old and old.get("spec") == thing.get("spec") else generation + 1
         new = {
@@ -298,12 +298,12 @@ def _drop_absent(live: Raw, before: Raw, now: Raw) -> None:
             _drop_absent(live[key], value, now[key])
 
 
-def _defaulted(schema: Raw, value: Any) -> Any:
+def defaulted(schema: Raw, value: Any) -> Any:
     """The API server's structural defaulting."""
     if isinstance(value, list):
-        return [_defaulted(schema.get("items", {}), item) for item in value]
+        return [defaulted(schema.get("items", {}), item) for item in value]
     if not isinstance(value, dict):
         return value
     properties = schema.get("properties", {})
     missing = {key: child["default"] for key, child in properties.items() if "default" in child and key not in value}
-    return {key: _defaulted(properties.get(key, {}), item) for key, item in (value | missing).items()}
+    return {key: defaulted(properties.get(key, {}), item) for key, item in (value | missing).items()}

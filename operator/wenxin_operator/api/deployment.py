@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
 from wenxin_operator.api.fields import DurationUpTo, Part, Source, require, rule
 from wenxin_operator.api.pod import PodOverrides
@@ -17,6 +17,8 @@ _PRODUCTS = "accelerator.products chooses among GPUs; with accelerator.resource 
 
 class ModelChoice(Part):
     """Which weights to serve: `ref` or `source`."""
+
+    model_config = ConfigDict(json_schema_extra=rule("has(self.ref) != has(self.source)", _ONE_MODEL))
 
     ref: Name | None = None
     """Name of a WenxinModel in the same namespace. Several deployments may share it."""
@@ -43,6 +45,10 @@ class Parallelism(Part):
 
 class Accelerator(Part):
     """What a replica computes on."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rule("self.resource != 'none' || !has(self.products) || size(self.products) == 0", _PRODUCTS)
+    )
 
     resource: Literal["nvidia.com/gpu", "none"] = "nvidia.com/gpu"
     """Resource that a pod requests, as the node's device plugin names it; `none` computes on the CPU."""
@@ -84,7 +90,7 @@ class Drain(Part):
 class DeploymentSpec(Part):
     """What to serve, how, and on what."""
 
-    model: ModelChoice = Field(json_schema_extra=rule("has(self.ref) != has(self.source)", _ONE_MODEL))
+    model: ModelChoice
     """The weights."""
     served_name: str | None = Field(
         default=None, min_length=1, max_length=253, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$"
@@ -101,10 +107,7 @@ class DeploymentSpec(Part):
     """Longest prompt and answer together, in tokens. Unset, it is what the model was made for."""
     parallelism: Parallelism = Parallelism()
     """How one replica is spread over GPUs."""
-    accelerator: Accelerator = Field(
-        default=Accelerator(),
-        json_schema_extra=rule("self.resource != 'none' || !has(self.products) || size(self.products) == 0", _PRODUCTS),
-    )
+    accelerator: Accelerator = Accelerator()
     """What a replica computes on."""
     engine: Engine = Engine()
     """How a replica batches and caches."""

@@ -1,10 +1,10 @@
 """What a WenxinDeployment may add to its pods: typed, so that a typing error is refused and not dropped."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
-from wenxin_operator.api.fields import Annotations, Labels, NodeLabels, Part, Preserved, Quantity, require
+from wenxin_operator.api.fields import Annotations, Labels, NodeLabels, Part, Preserved, Quantity, require, rule
 
 
 class Compute(Part):
@@ -41,8 +41,15 @@ class Toleration(Part):
     """For NoExecute: how long a pod stays."""
 
 
+_MIN_DOMAINS = "minDomains counts with whenUnsatisfiable DoNotSchedule only"
+
+
 class TopologySpread(Part):
     """How the deployment's own pods are spread; the operator fills in their label selector."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rule("!has(self.minDomains) || self.whenUnsatisfiable == 'DoNotSchedule'", _MIN_DOMAINS)
+    )
 
     topology_key: str = Field(min_length=1, max_length=316)
     """Node label whose values are the domains, such as topology.kubernetes.io/zone."""
@@ -56,6 +63,12 @@ class TopologySpread(Part):
     """Whether nodes that the pods can not choose are counted."""
     node_taints_policy: Literal["Honor", "Ignore"] | None = None
     """Whether nodes with taints that the pods do not tolerate are counted."""
+
+    @model_validator(mode="after")
+    def _domains_are_counted(self) -> Self:
+        if self.min_domains is not None and self.when_unsatisfiable != "DoNotSchedule":
+            raise ValueError(_MIN_DOMAINS)
+        return self
 
 
 class SecretName(Part):

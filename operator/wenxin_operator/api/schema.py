@@ -184,10 +184,9 @@ def structural(node: Any, definitions: Raw) -> Raw:
 
 
 def _merged(inner: Raw, outer: Raw, definitions: Raw) -> Raw:
-    """What is referred to, with what the place that refers to it adds: a description, a default, rules."""
+    """What is referred to, with what the place that refers to it says itself: a description, a default."""
     added = {key: value for key, value in outer.items() if key not in ("$ref", "anyOf")}
-    rules = [*inner.get("x-kubernetes-validations", ()), *outer.get("x-kubernetes-validations", ())]
-    return structural({**inner, **added, **({"x-kubernetes-validations": rules} if rules else {})}, definitions)
+    return structural({**inner, **added}, definitions)
 
 
 def _rank(key: str) -> tuple[bool, bool, str]:

@@ -1,0 +1,77 @@
+"""The operator writes the runtime's command line: every line must mean to the runtime what the spec means."""
+
+import argparse
+from typing import Any
+
+import pytest
+
+from wenxin_operator.api.deployment import DeploymentSpec
+from wenxin_operator.plan.flags import PORT, render
+from wenxin_runtime.config import RuntimeConfig, add_flags, from_args
+
+MODEL = {"model": {"ref": "ernie"}}
+
+
+def parsed(spec: dict[str, Any], tmp_path: Any) -> RuntimeConfig:
+    """What the runtime makes of the flags file, read as the pod's own arguments name it."""
+    file = tmp_path / "flags"
+    file.write_text(render(DeploymentSpec.model_validate(MODEL | spec), "ernie-21b"))
+    parser = argparse.ArgumentParser(fromfile_prefix_chars="@", exit_on_error=False)
+    add_flags(parser.add_subparsers().add_parser("serve", fromfile_prefix_chars="@"))
+    return from_args(parser.parse_args(["serve", "/models/weights/ernie", f"@{file}"]))
+
+
+def test_the_defaults_of_a_deployment_are_those_of_the_runtime(tmp_path: Any) -> None:
+    config, default = parsed({}, tmp_path), RuntimeConfig(model_dir="/models/weights/ernie")
+    assert config == RuntimeConfig(
+        model_dir="/models/weights/ernie",
+        host="0.0.0.0",
+        port=PORT,
+        served_model_name=("ernie-21b",),
+        device="cuda",
+    )
+    assert (config.max_num_seqs, config.queue_size) == (default.max_num_seqs, default.queue_size)
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "value"),
+    [
+        ({"servedName": "baidu/ERNIE-4.5"}, "served_model_name", ("baidu/ERNIE-4.5",)),
+        ({"dtype": "float16"}, "dtype", "float16"),
+        ({"maxModelLen": 4096}, "max_model_len", 4096),
+        ({"accelerator": {"resource": "none"}}, "device", "cpu"),
+        ({"engine": {"maxNumSeqs": 7}}, "max_num_seqs", 7),
+        ({"engine": {"queueSize": 0}}, "queue_size", 0),
+        ({"engine": {"maxBatchedTokens": 2048}}, "max_num_batched_tokens", 2048),
+        ({"engine": {"prefixCaching": False}}, "enable_prefix_caching", False),
+        ({"engine": {"prefixCaching": True}}, "enable_prefix_caching", True),
+        ({"drain": {"delay": "1500ms"}}, "shutdown_delay", 1.5),
+        ({"drain": {"timeout": "1h30m"}}, "drain_timeout", 5400),
+        ({"drain": {"timeout": "24h"}}, "drain_timeout", 86400),
+        ({"drain": {"delay": "0s"}}, "shutdown_delay", 0),
+    ],
+)
+def test_a_setting_of_the_spec_arrives_in_the_runtime(
+    spec: dict[str, Any], field: str, value: Any, tmp_path: Any
+) -> None:
+    assert getattr(parsed(spec, tmp_path), field) == value
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
+def test_every_dtype_of_the_spec_is_one_of_the_runtime(dtype: str, tmp_path: Any) -> None:
+    assert parsed({"dtype": dtype}, tmp_path).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {"maxNumSeqs": 1, "queueSize": 0, "maxBatchedTokens": 16},
+        {"maxNumSeqs": 4096, "queueSize": 100_000, "maxBatchedTokens": 1_048_576},
+    ],
+)
+def test_the_runtime_takes_the_bounds_of_the_schema(engine: dict[str, Any], tmp_path: Any) -> None:
+    assert parsed({"engine": engine, "maxModelLen": 10_000_000}, tmp_path)
+
+
+def test_a_long_drain_is_seconds_to_the_last_digit(tmp_path: Any) -> None:
+    assert parsed({"drain": {"timeout": "23h59m59s"}}, tmp_path).drain_timeout == 86399

@@ -1,0 +1,113 @@
+"""The custom resources: what is accepted, what is refused, and how that is said."""
+
+from typing import Any
+
+import pytest
+
+from wenxin_operator.api.deployment import DeploymentSpec
+from wenxin_operator.api.fields import ClaimPath, claim_path, seconds
+from wenxin_operator.api.model import ModelSpec
+from wenxin_operator.api.parsing import parse
+from wenxin_operator.errors import SpecError
+
+GOOD = {"model": {"source": "pvc://weights/ernie"}}
+
+
+def spec(**fields: Any) -> DeploymentSpec:
+    parsed = parse(DeploymentSpec, GOOD | fields)
+    assert isinstance(parsed, DeploymentSpec), parsed
+    return parsed
+
+
+def refusal(**fields: Any) -> str:
+    parsed = parse(DeploymentSpec, GOOD | fields)
+    assert isinstance(parsed, SpecError), parsed
+    return str(parsed)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("5s", 5), ("5m", 300), ("1h30m", 5400), ("500ms", 0.5), ("1.5s", 1.5), ("1m0.5s", 60.5), ("0s", 0)],
+)
+def test_a_go_style_duration_is_so_many_seconds(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "5", "5 s", "-5s", "5d", "s", "1h 5m", "5s\n"])
+def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
+    assert "write a duration such as" in refusal(drain={"delay": text})
+
+
+@pytest.mark.parametrize(
+    ("source", "where"),
+    [
+        ("pvc://weights/ernie", ClaimPath("weights", "ernie")),
+        ("pvc://weights/baidu/ERNIE-4.5-0.3B-PT", ClaimPath("weights", "baidu/ERNIE-4.5-0.3B-PT")),
+        ("pvc://my.claim", ClaimPath("my.claim", "")),
+    ],
+)
+def test_a_source_names_a_claim_and_a_folder(source: str, where: ClaimPath) -> None:
+    assert isinstance(parse(ModelSpec, {"source": source}), ModelSpec)
+    assert claim_path(source) == where
+
+
+def test_a_claim_is_mounted_under_its_name() -> None:
+    assert ClaimPath("weights", "a/b").model_dir == "/models/weights/a/b"
+    assert ClaimPath("weights", "").model_dir == ClaimPath("weights", "").mount_path == "/models/weights"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["", "weights/x", "hf://baidu/ernie", "pvc://", "pvc:///x", "pvc://Weights/x", "pvc://w/../x", "pvc://w/x/",
+     "pvc://w//x", "pvc://w/.x", "pvc://w/a b", "pvc://w/x\n", "pvc://w/@x/" + "y" * 600],
+)  # fmt: skip
+def test_a_source_that_leads_nowhere_or_out_of_the_claim_is_refused(source: str) -> None:
+    assert isinstance(parse(ModelSpec, {"source": source}), SpecError)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"parallelism": {"tensor": 3}}, "spec.parallelism.tensor: must be 1"),
+        ({"model": {}}, "spec.model: give exactly one of model.ref and model.source"),
+        ({"model": {"ref": "a", "source": "pvc://a/b"}}, "spec.model: give exactly one of"),
+        ({"replicas": -1}, "spec.replicas: Input should be greater than or equal to 0"),
+        ({"dtype": "int4"}, "spec.dtype: Input should be 'auto'"),
+        ({"drain": {"timeout": "25h"}}, "spec.drain.timeout: must be at most 24h"),
+        ({"accelerator": {"resource": "none", "products": ["A100"]}}, "spec.accelerator: accelerator.products chooses"),
+        ({"engine": {"maxNumSeq": 1}}, "spec.engine.maxNumSeq: unknown field"),
+        ({"pod": {"labels": {"serving.wenxin.io/x": "y"}}}, "spec.pod.labels: keys under serving.wenxin.io/"),
+        ({"pod": {"resources": {"limits": {"memory": "lots"}}}}, "spec.pod.resources.limits.memory: write a quantity"),
+        ({"pod": {"tolerations": [{"effect": "Never"}]}}, "spec.pod.tolerations[0].effect: "),
+        ({"pod": {"affinity": {"nodeAffinity": []}}}, "spec.pod.affinity: nodeAffinity.required"),
+        ({"servedName": "a b"}, "spec.servedName: "),
+        ({"image": "a b"}, "spec.image: "),
+    ],
+)
+def test_a_refusal_names_the_field(fields: dict[str, Any], words: str) -> None:
+    assert words in refusal(**fields)
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    told = refusal(replicas=-1, dtype="int4", unknown=1)
+    assert all(field in told for field in ("spec.replicas", "spec.dtype", "spec.unknown: unknown field"))
+
+
+def test_a_spec_that_is_none_is_refused() -> None:
+    assert isinstance(parse(DeploymentSpec, None), SpecError)
+    assert isinstance(parse(DeploymentSpec, ["x"]), SpecError)
+
+
+def test_quantities_may_be_numbers() -> None:
+    assert spec(pod={"resources": {"requests": {"cpu": 2, "memory": "1Gi"}}}).pod.resources.requests.cpu == "2"
+
+
+def test_the_terms_of_an_affinity_may_be_absent() -> None:
+    for affinity in ({}, {"podAntiAffinity": {}}, {"nodeAffinity": {}}):
+        assert spec(pod={"affinity": affinity}).pod.affinity == affinity
+
+
+@pytest.mark.parametrize("terms", [7, [7], [{"matchExpressions": 7}]])
+def test_terms_that_nothing_can_be_merged_into_are_refused(terms: Any) -> None:
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    assert "nodeSelectorTerms must be a list of terms" in refusal(pod={"affinity": {"nodeAffinity": required}})

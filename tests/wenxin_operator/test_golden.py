@@ -1,0 +1,120 @@
+"""Whole manifests, as they are applied: golden/*.yaml are their documentation.
+
+After a change that is meant, `WRITE_GOLDEN=1 pytest tests/wenxin_operator/test_golden.py` writes them anew; the diff is
+what a reviewer reads.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.wenxin_operator.fake_cluster import NAMESPACE, FakeCluster, claim
+from wenxin_operator import observe
+from wenxin_operator.names import WENXIN_DEPLOYMENT, WENXIN_MODEL, Key, Raw
+from wenxin_operator.plan import deployment, model_job
+
+GOLDEN = Path(__file__).parent / "golden"
+
+CPU = {
+    "model": {"source": "pvc://weights/baidu/ERNIE-4.5-0.3B-PT"},
+    "accelerator": {"resource": "none"},
+}
+GPU = {
+    "model": {"ref": "shared"},
+    "servedName": "baidu/ERNIE-4.5",
+    "image": "registry.example/wenxin/runtime@sha256:" + "0" * 64,
+    "replicas": 2,
+    "dtype": "bfloat16",
+    "maxModelLen": 32768,
+    "accelerator": {"products": ["NVIDIA-A100-SXM4-80GB", "NVIDIA-H200"]},
+    "engine": {"maxNumSeqs": 64, "queueSize": 200, "maxBatchedTokens": 8192, "prefixCaching": False},
+    "drain": {"delay": "2500ms", "timeout": "1h30m"},
+    "pod": {
+        "labels": {"team": "search"},
+        "annotations": {"example.com/cost-centre": "42"},
+        "nodeSelector": {"pool": "gpu"},
+        "tolerations": [{"key": "reserved", "value": "search", "effect": "NoSchedule"}],
+        "affinity": {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [
+                        {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]},
+                        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["big"]}]},
+                    ]
+                }
+            }
+        },
+        "topologySpreadConstraints": [
+            {"topologyKey": "topology.kubernetes.io/zone", "minDomains": 2, "whenUnsatisfiable": "DoNotSchedule"}
+        ],
+        "resources": {"requests": {"memory": "32Gi"}, "limits": {"cpu": 8}},
+        "priorityClassName": "serving",
+        "runtimeClassName": "nvidia",
+        "imagePullSecrets": [{"name": "registry"}],
+    },
+}
+
+
+async def of_deployment(spec: Raw) -> tuple[Raw, ...]:
+    """What is planned for a deployment whose weights are verified."""
+    cluster = FakeCluster()
+    claim(cluster)
+    if "ref" in spec["model"]:
+        cluster.create(WENXIN_MODEL, "shared", {"source": "pvc://weights/ernie"})
+    cluster.create(WENXIN_DEPLOYMENT, "ernie", spec)
+    await cluster.settle()
+    cluster.finish_inspection(spec["model"].get("ref", "ernie"))
+    await cluster.settle()
+    seen = observe.deployment(Key(WENXIN_DEPLOYMENT, NAMESPACE, "ernie"), cluster)
+    assert seen is not None
+    return deployment.plan(seen, cluster.settings).objects
+
+
+async def of_model(spec: Raw) -> tuple[Raw, ...]:
+    """What is planned for a model that nothing is known of."""
+    cluster = FakeCluster()
+    claim(cluster)
+    cluster.create(WENXIN_MODEL, "ernie-4.5", spec)
+    seen = observe.model(Key(WENXIN_MODEL, NAMESPACE, "ernie-4.5"), cluster)
+    assert seen is not None
+    return model_job.plan(seen, cluster.settings, cluster.now).objects
+
+
+HEADER = "# The first document is what a user writes, the others what the operator makes of it.\n"
+
+
+class _Readable(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - yaml calls it so
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Readable.add_representer(str, _text)
+
+
+@pytest.mark.parametrize(
+    ("name", "planned", "spec"),
+    [
+        ("cpu", of_deployment, CPU),
+        ("gpu", of_deployment, GPU),
+        ("model", of_model, {"source": "pvc://weights/baidu/ERNIE-4.5-0.3B-PT"}),
+    ],
+)
+async def test_manifests_are_exactly_these(name: str, planned: Any, spec: Raw) -> None:
+    objects = list(await planned(spec))
+    path = GOLDEN / f"{name}.yaml"
+    if os.environ.get("WRITE_GOLDEN"):
+        given = {"spec": spec}
+        text = yaml.dump_all([given, *objects], Dumper=_Readable, sort_keys=False, width=120)
+        path.write_text(
+            f"# The first document is what a user writes, the others what the operator makes of it.\n{text}"
+        )
+    expected_spec, *expected = yaml.safe_load_all(path.read_text())
+    assert expected_spec == {"spec": spec}
+    assert objects == expected
