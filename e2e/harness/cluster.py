@@ -200,7 +200,7 @@ class Cluster:
 
     def load_images(self) -> None:
         """Build our images and put them on every node; what is there already is not sent again."""
-        for image in [images.pause(), *images.ours()]:
+        for image in images.ours():
             self.backend.load(image)
 
     def _run(self, command: Sequence[str], *, stdin: str | None = None, seconds: float = COMMAND_SECONDS) -> str:

@@ -13,6 +13,7 @@ import py_compile
 import shutil
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,7 @@ PYTHON = (3, 11)  # Debian bookworm's
 PACKAGES = ("python3-minimal", "libpython3.11-stdlib", "libstdc++6", "ca-certificates")
 UNWANTED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 USER = 65532
+UNUSED_SECONDS = 7 * 24 * 3600
 SITE = PurePosixPath("opt/wenxin/site")
 APPLICATION = PurePosixPath("opt/wenxin/app")
 # Work on a CPU opens none of these.
@@ -166,7 +168,15 @@ def _cached(name: str, key: list[str], make: Callable[[Path], None]) -> Path:
             scratch.mkdir()
             make(scratch)
             scratch.rename(folder)
+            _forget_old(folder, name)
     return folder
+
+
+def _forget_old(folder: Path, name: str) -> None:
+    """Remove layers that this one replaced, unless another clone has used them lately."""
+    for note in folder.parent.glob(f"{name}-*/layer.json"):
+        if note.parent != folder and time.time() - note.stat().st_mtime > UNUSED_SECONDS:
+            shutil.rmtree(note.parent)
 
 
 def _measured(folder: Path, write: Callable[[IO[bytes]], None]) -> Layer:
@@ -175,6 +185,7 @@ def _measured(folder: Path, write: Callable[[IO[bytes]], None]) -> Layer:
     if not note.exists():
         layer = Layer.of(write)
         note.write_text(json.dumps({"digest": layer.digest, "size": layer.size}))
+    note.touch()
     return Layer(**json.loads(note.read_text()), write=write)
 
 

@@ -104,7 +104,8 @@ def go() -> Path:
 
 
 def _go_version(program: str | Path) -> tuple[int, ...]:
-    answer = subprocess.run([program, "env", "GOVERSION"], capture_output=True, text=True, check=False, cwd="/")
+    """What it would build our module with: since 1.21 Go fetches the newer Go that a module asks for."""
+    answer = subprocess.run([program, "env", "GOVERSION"], capture_output=True, text=True, check=False, cwd=MODULE)
     digits = answer.stdout.strip().removeprefix("go").split(".")[:2]
     return tuple(int(part) for part in digits if part.isdigit())
 
