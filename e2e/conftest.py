@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from e2e.harness import demo
 from e2e.harness.cluster import Cluster
@@ -21,7 +22,7 @@ def operator(cluster: Cluster) -> Operator:
     """The chart, installed as a user would, into a namespace that enforces the restricted standard."""
     for name in (demo.NAMESPACE, PLACE):
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
-    demo.install(cluster)
+    demo.install(cluster, "resyncInterval=5s")  # three resyncs are what a story about rest waits for
     return Operator(cluster)
 
 
@@ -40,6 +41,8 @@ def tiny(operator: Operator, cluster: Cluster) -> Endpoint:
     """examples/tiny.yaml, Ready, as it is written, whatever the story before did to it."""
     del operator
     cluster.apply(demo.EXAMPLE, namespace=PLACE)
-    endpoint = Endpoint(cluster, demo.DEPLOYMENT, PLACE)
+    manifests = yaml.safe_load_all(demo.EXAMPLE.read_text())
+    (manifest,) = [each for each in manifests if each["kind"] == "WenxinDeployment"]
+    endpoint = Endpoint(cluster, manifest, PLACE)
     endpoint.ready()
     return endpoint

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,16 @@ READY_SECONDS = 180.0
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A deployment by name. Nothing is remembered: every question goes to the API server."""
+    """A deployment as its YAML describes it. Nothing is remembered: every question goes to the API server."""
 
     cluster: Cluster
-    name: str
+    manifest: Object
     namespace: str
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self.manifest["metadata"]["name"])
 
     @property
     def selector(self) -> str:
@@ -41,9 +46,10 @@ class Endpoint:
         """One condition of it."""
         return condition(self.get(), kind)
 
-    def change(self, spec: Mapping[str, Any]) -> None:
-        """Merge into its spec."""
-        self.cluster.patch(self.id, {"spec": dict(spec)}, namespace=self.namespace)
+    def apply(self, **changes: Any) -> None:
+        """Apply its YAML with these changes to the spec: changes of an earlier call are taken back."""
+        spec = _merged(self.manifest["spec"], changes)
+        self.cluster.apply({**self.manifest, "spec": spec}, namespace=self.namespace)
 
     def ready(self, seconds: float = READY_SECONDS) -> Object:
         """Wait until the newest spec is what answers."""
@@ -80,14 +86,26 @@ class Endpoint:
         found = self.cluster.list("events", namespace=self.namespace)
         return [event["reason"] for event in found if event["involvedObject"].get("name") == self.name]
 
+    def url(self) -> AbstractContextManager[str]:
+        """The base URL of its Service for as long as the block lasts."""
+        return self.cluster.service(self.name, 8000, namespace=self.namespace)
+
     @contextmanager
     def client(self) -> Iterator[httpx.Client]:
-        """An HTTP client on its Service; a long silence is no error, because streams are cut on purpose."""
-        with (
-            self.cluster.service(self.name, 8000, namespace=self.namespace) as url,
-            httpx.Client(base_url=url, timeout=httpx.Timeout(60.0), trust_env=False) as client,
-        ):
+        """An HTTP client on its Service.
+
+        It connects again when it is refused: kube-proxy learns of a changed EndpointSlice a second after the operator.
+        """
+        patient = httpx.HTTPTransport(retries=5, trust_env=False)
+        with self.url() as url, httpx.Client(base_url=url, timeout=60.0, trust_env=False, transport=patient) as client:
             yield client
+
+    def tokens_in(self, seconds: float) -> int:
+        """How many tokens this machine generates in so much time, as busy as it is now; at most what fits the model."""
+        body = {"model": self.name, "prompt": "你好", "max_tokens": 50, "ignore_eos": True}
+        with self.client() as client:
+            took = client.post("/v1/completions", json=body).raise_for_status().elapsed.total_seconds()
+        return max(100, min(8000, int(50 * seconds / took)))
 
     def load(self) -> dict[str, Any]:
         """What /load says."""
@@ -95,11 +113,26 @@ class Endpoint:
             answer: dict[str, Any] = client.get("/load").raise_for_status().json()
             return answer
 
+    def answers_with(self, **load: int) -> None:
+        """Wait until every answer comes from pods whose /load says this.
+
+        Ready speaks of the EndpointSlice; kube-proxy follows that within a second or two.
+        """
+        what = f"every answer to come from a pod with {load}"
+        self.cluster.wait(lambda: all(load.items() <= self.load().items() for _ in range(5)), seconds=10, what=what)
+
     def ask(self, max_tokens: int = 4) -> str:
         """One short answer, not streamed."""
         body = {"model": self.name, "prompt": "你好", "max_tokens": max_tokens, "ignore_eos": True}
         with self.client() as client:
             return str(client.post("/v1/completions", json=body).raise_for_status().json()["choices"][0]["text"])
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Object:
+    result = dict(base)
+    for key, value in changes.items():
+        result[key] = _merged(result.get(key, {}), value) if isinstance(value, Mapping) else value
+    return result
 
 
 def condition(resource: Object, kind: str) -> Object:

@@ -73,7 +73,7 @@ def test_an_update_that_only_the_operator_can_judge_changes_no_pod_and_says_why(
     tiny: Endpoint, change: dict[str, Any], words: str
 ) -> None:
     pod, template = tiny.pod(), tiny.child("Deployment")["spec"]["template"]
-    tiny.change(change)
+    tiny.apply(**change)
     resource = tiny.cluster.wait_condition(tiny.id, "Accepted", "False", namespace=tiny.namespace, seconds=30)
 
     assert words in condition(resource, "Accepted")["message"]
@@ -83,13 +83,13 @@ def test_an_update_that_only_the_operator_can_judge_changes_no_pod_and_says_why(
     assert tiny.pod()["metadata"]["uid"] == pod["metadata"]["uid"]
     assert tiny.ask()
 
-    tiny.change(dict.fromkeys(change))
+    tiny.apply()
     tiny.ready(30)
     assert tiny.pod()["metadata"]["uid"] == pod["metadata"]["uid"]
 
 
 def test_while_an_update_is_refused_the_accepted_one_is_still_repaired(tiny: Endpoint) -> None:
-    tiny.change({"maxModelLen": 100_000})
+    tiny.apply(maxModelLen=100_000)
     tiny.cluster.wait_condition(tiny.id, "Accepted", "False", namespace=tiny.namespace, seconds=30)
     tiny.cluster.delete(f"service/{tiny.name}", namespace=tiny.namespace, wait=True)
     tiny.cluster.wait(
@@ -97,5 +97,5 @@ def test_while_an_update_is_refused_the_accepted_one_is_still_repaired(tiny: End
         seconds=20,
         what="the Service to come back",
     )
-    tiny.change({"maxModelLen": None})
+    tiny.apply()
     tiny.ready(30)

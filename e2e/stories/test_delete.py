@@ -14,8 +14,8 @@ def doomed(cluster: Cluster, namespace: str) -> Endpoint:
         "metadata": {"name": DOOMED},
         "spec": {"model": {"source": "pvc://models/tiny"}, "accelerator": {"resource": "none"}, "replicas": 0},
     }
-    cluster.apply(manifest, namespace=namespace)
-    endpoint = Endpoint(cluster, DOOMED, namespace)
+    endpoint = Endpoint(cluster, manifest, namespace)
+    endpoint.apply()
     cluster.wait_condition(endpoint.id, "ModelReady", namespace=namespace, seconds=120)
     cluster.wait(lambda: "Deployment/doomed" in endpoint.children(), seconds=30, what="the Deployment")
     return endpoint

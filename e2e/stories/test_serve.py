@@ -44,7 +44,7 @@ def test_kubectl_get_shows_what_a_person_asks_first(tiny: Endpoint) -> None:
 
 
 def test_the_openai_package_streams_a_chat_answer_through_the_service(tiny: Endpoint) -> None:
-    with tiny.client() as http, openai.OpenAI(base_url=f"{http.base_url}v1", api_key="none") as client:
+    with tiny.url() as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
         assert [model.id for model in client.models.list()] == ["tiny"]
         chunks = list(
             client.chat.completions.create(

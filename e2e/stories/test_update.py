@@ -5,24 +5,28 @@ from e2e.stories.endpoint import Endpoint
 
 def test_a_changed_flag_rolls_out_and_ready_means_that_the_new_revision_answers(tiny: Endpoint) -> None:
     old_pod, old_config = tiny.pod()["metadata"]["uid"], _config_maps(tiny)
-    assert tiny.load()["slots"] == 4
+    assert tiny.load()["slots"] == 8
 
-    tiny.change({"engine": {"maxNumSeqs": 5}})
+    tiny.apply(engine={"maxNumSeqs": 5})
     resource = tiny.ready()
 
     assert resource["status"]["observedGeneration"] == resource["metadata"]["generation"]
-    assert tiny.load()["slots"] == 5
+    tiny.answers_with(slots=5)
     assert tiny.pod()["metadata"]["uid"] != old_pod
     assert "--max-num-seqs=5" in tiny.flags().splitlines()
-    assert len(_config_maps(tiny)) == 1
-    assert _config_maps(tiny).isdisjoint(old_config)
+    tiny.cluster.wait(
+        lambda: len(_config_maps(tiny)) == 1 and _config_maps(tiny).isdisjoint(old_config),
+        seconds=60,
+        what="the old ConfigMap to go with the last pod that mounts it",
+        namespace=tiny.namespace,
+    )
 
 
 def test_going_back_to_the_old_setting_rolls_out_as_well(tiny: Endpoint) -> None:
-    tiny.change({"engine": {"maxNumSeqs": 6}})
-    tiny.change({"engine": {"maxNumSeqs": 4}})
+    tiny.apply(engine={"maxNumSeqs": 6})
+    tiny.apply()
     tiny.ready()
-    assert tiny.load()["slots"] == 4
+    tiny.answers_with(slots=8)
 
 
 def _config_maps(endpoint: Endpoint) -> set[str]:
