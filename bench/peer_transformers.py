@@ -46,7 +46,7 @@ def main() -> None:
     """Load the checkpoint, warm up, run every batch of the job."""
     job = json.load(sys.stdin)
     torch.set_num_threads(job["threads"])
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model = transformers.AutoModelForCausalLM.from_pretrained(job["model_dir"], dtype=getattr(torch, job["dtype"]))
     generate(model, [job["batches"][0][0]], 4)
     answers = [generate(model, batch, job["output_tokens"]) for batch in job["batches"]]
