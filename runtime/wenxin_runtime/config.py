@@ -5,6 +5,7 @@ Imports no torch: `wenxin-runtime --help` and the server process stay light.
 
 import argparse
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,8 +76,8 @@ class RuntimeConfig:
             if value is not None and value < 1:
                 raise ConfigError(f"{flag_of(name)} must be at least 1, got {value}")
         for name in _NOT_NEGATIVE:
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{flag_of(name)} must not be negative, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{flag_of(name)} must not be negative or endless, got {getattr(self, name)}")
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"--port must lie between 0 and 65535, got {self.port}")
         if not 0 < self.gpu_memory_utilization <= 1:

@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import uvicorn
 import uvloop
@@ -22,6 +23,7 @@ from wenxin_runtime.server import app, served_model
 from wenxin_runtime.server.engine_process import ENGINE_COMMAND
 from wenxin_runtime.server.service import Service, Stage
 from wenxin_runtime.telemetry import Metrics, set_up_logging
+from wenxin_runtime.weights import open_checkpoint
 
 _BACKLOG = 2048
 # Longer than the idle timeouts of common clients and proxies, so that they close first and never meet a reset.
@@ -115,34 +117,41 @@ class Server:
             RuntimeFailure: the checkpoint is none, or the engine died.
         """
         http = asyncio.create_task(self._http.serve(sockets=[self._listener]))
-        engine = asyncio.create_task(self.service.engine.run(self._command))
         logger.info("listening on %s", self.url)
-        try:
-            await self._serve(stop, engine)
-        finally:
-            self._http.should_exit = True
-            await http
-            engine.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):  # it has been reported already
-                await engine
-
-    async def _serve(self, stop: Stop, engine: asyncio.Task[EngineDied]) -> None:
-        reading = asyncio.create_task(asyncio.to_thread(served_model.load, self._config))
+        life = asyncio.create_task(self._live())
         asked = asyncio.create_task(stop.asked.wait())
-        pending: set[asyncio.Task[object]] = {engine, reading, asked}
         try:
-            while not asked.done():
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                if reading in done:
-                    self.service.model = reading.result()
-                if engine in done:
-                    raise engine.result()
+            await asyncio.wait({life, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not life.done():
+                await self._drain(stop)
+            if isinstance(self.service.engine.state, EngineDied):
+                raise self.service.engine.state
+            if life.done():
+                life.result()
+            logger.info("stopped")
         finally:
             asked.cancel()
-            reading.cancel()
-        await self._drain(stop, engine)
+            self._http.should_exit = True
+            await http
+            life.cancel()
+            await asyncio.gather(life, return_exceptions=True)
 
-    async def _drain(self, stop: Stop, engine: asyncio.Task[EngineDied]) -> None:
+    async def _live(self) -> NoReturn:
+        """Start the engine and read the tokenizer beside it; run until the engine ends, and raise why."""
+        checkpoint = await asyncio.to_thread(open_checkpoint, self._config.model_dir)
+        reading = asyncio.create_task(asyncio.to_thread(served_model.read, self._config, checkpoint))
+        engine = asyncio.create_task(self.service.engine.run(self._command))
+        try:
+            await asyncio.wait({reading, engine}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                self.service.model = reading.result()
+            raise await engine
+        finally:
+            engine.cancel()
+            reading.cancel()
+            await asyncio.gather(engine, reading, return_exceptions=True)
+
+    async def _drain(self, stop: Stop) -> None:
         service = self.service
         if service.why_not_ready is None:  # else nobody was ever sent here
             service.stage = Stage.LEAVING
@@ -154,9 +163,6 @@ class Server:
         if not service.engine.idle.is_set():
             logger.warning("giving up %d open sequences", service.engine.running + service.engine.waiting)
             service.engine.fail_all(EngineUnavailable("the server has stopped", code="draining", retry_after=1))
-        if engine.done():
-            raise engine.result()
-        logger.info("stopped")
 
 
 class _Http(uvicorn.Server):

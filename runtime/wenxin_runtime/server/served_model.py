@@ -10,7 +10,7 @@ import msgspec
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.errors import CheckpointError
 from wenxin_runtime.tokenizer import Tokenizer
-from wenxin_runtime.weights import open_checkpoint
+from wenxin_runtime.weights import Checkpoint
 
 
 class SamplingDefaults(msgspec.Struct, frozen=True):
@@ -34,14 +34,13 @@ class ServedModel:
     defaults: SamplingDefaults
 
 
-def load(config: RuntimeConfig) -> ServedModel:
-    """Read and check what serving needs besides the weights themselves, whose headers are looked at.
+def read(config: RuntimeConfig, checkpoint: Checkpoint) -> ServedModel:
+    """Read what serving needs besides the weights.
 
     Raises:
-        CheckpointError: the directory is no checkpoint; the message names the file.
+        CheckpointError: the tokenizer or generation_config.json; the message names the file.
         ConfigError: --chat-template cannot be read.
     """
-    checkpoint = open_checkpoint(config.model_dir)
     return ServedModel(
         names=model_names(config),
         created=int(time.time()),

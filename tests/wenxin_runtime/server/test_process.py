@@ -142,11 +142,12 @@ async def test_a_taken_port_is_a_matter_of_flags(model_dir: Path, tmp_path: Path
     assert f"--port {port}" in last_words["message"]
 
 
-async def test_a_directory_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
+async def test_a_directory_that_is_no_checkpoint_is_named_before_an_engine_is_started(tmp_path: Path) -> None:
     async with server_process(["-m", "wenxin_runtime", "serve", str(tmp_path), "--port=0"], tmp_path) as process:
         assert await process.ended() == 3
     last_words = json.loads(process.termination_log.read_text())
     assert last_words["reason"] == "InvalidCheckpoint"
+    assert "engine process" not in "".join(process.lines)
     assert str(tmp_path) in last_words["message"]
 
 
