@@ -26,7 +26,7 @@ NEXT_STEPS: Mapping[str, str] = {
 }
 """What a person can do about a reason."""
 
-QUIET = frozenset({"RolloutComplete", "WaitingForModel", "ScaledToZero", "NotAccepted", "Inspecting", "ModelPending"})
+QUIET = frozenset({"RolloutComplete", "WaitingForModel", "ScaledToZero", "NotAccepted", "Inspecting"})
 """Reasons of a False condition that need nobody's attention: they pass by themselves or another condition speaks."""
 
 _TOLD: Mapping[str, frozenset[str]] = {

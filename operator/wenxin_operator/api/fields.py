@@ -1,7 +1,7 @@
 """The types that fields of the custom resources are made of, each with its schema, its check and its meaning.
 
 Every check exists twice on purpose: as a CEL rule, so that `kubectl apply` refuses at once, and here, so that an object
-that came past an older schema is refused with the same words. A test feeds both the same values.
+that came past an older schema is refused with the same words. tests/ holds the models to them, e2e/ a real API server.
 """
 
 import re
