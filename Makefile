@@ -36,7 +36,6 @@ fmt: setup ## Format and apply the safe lint fixes
 
 .PHONY: test
 test: setup ## Every test that needs no cluster, with coverage
-	@$(BIN)/python -m e2e.harness prepare kube # a real API server, compiled once, or the first test would wait for it
 	$(BIN)/pytest -n auto --dist loadgroup --cov --cov-report=term:skip-covered
 
 .PHONY: e2e
