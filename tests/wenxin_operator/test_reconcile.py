@@ -341,8 +341,8 @@ class TestRefusedUpdate:
         accepted = cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Accepted")
         assert accepted["reason"] == "RejectedByCluster"
         assert accepted["message"] == (
-            "Deployment ernie: spec.template.spec.affinity: unknown field; the last accepted spec goes on being served; "
-            "correct the fields of spec.pod that this follows from"
+            "Deployment ernie: spec.template.spec.affinity: unknown field; "
+            "the last accepted spec goes on being served; correct the fields of spec.pod that this follows from"
         )
         assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Progressing")["reason"] == "NotAccepted"
         assert cluster.objects[DEPLOYMENT, "ernie"]["spec"]["template"] == template

@@ -52,9 +52,11 @@ class Accelerator(Part):
 
     resource: Literal["nvidia.com/gpu", "none"] = "nvidia.com/gpu"
     """Resource that a pod requests, as the node's device plugin names it; `none` computes on the CPU."""
-    products: tuple[Annotated[str, Field(min_length=1, max_length=63)], ...] = Field(
-        default=(), max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"}
-    )
+    products: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=63)], ...],
+        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"}),
+        require(lambda value: len(set(value)) == len(value), "name each product once"),
+    ] = ()
     """Only nodes whose label nvidia.com/gpu.product (set by GPU feature discovery) has one of these values, such as
     NVIDIA-A100-SXM4-80GB. Empty takes any GPU."""
 

@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     StringConstraints,
@@ -169,17 +170,13 @@ _RESERVED_MESSAGE = "keys under serving.wenxin.io/ and app.kubernetes.io/ are th
 _RESERVED_RULE = "self.all(key, " + " && ".join(f"!key.startsWith('{prefix}')" for prefix in _RESERVED) + ")"
 
 
-def _string_map(longest_value: int) -> dict[str, Any]:
-    values = {"type": "string", "maxLength": longest_value}
-    return {"type": "object", "maxProperties": 64, "additionalProperties": values}
-
-
 _not_reserved = require(lambda value: not any(key.startswith(_RESERVED) for key in value), _RESERVED_MESSAGE)
-_reserved_rule = rule(_RESERVED_RULE, _RESERVED_MESSAGE)
+_Entries = Field(max_length=64)
+_OurEntries = Field(max_length=64, json_schema_extra=rule(_RESERVED_RULE, _RESERVED_MESSAGE))
 
-Labels = Annotated[dict[str, str], _not_reserved, WithJsonSchema(_string_map(63) | _reserved_rule)]
-Annotations = Annotated[dict[str, str], _not_reserved, WithJsonSchema(_string_map(4096) | _reserved_rule)]
-NodeLabels = Annotated[dict[str, str], WithJsonSchema(_string_map(63))]
+Labels = Annotated[dict[str, Annotated[str, Field(max_length=63)]], _OurEntries, _not_reserved]
+Annotations = Annotated[dict[str, Annotated[str, Field(max_length=4096)]], _OurEntries, _not_reserved]
+NodeLabels = Annotated[dict[str, Annotated[str, Field(max_length=63)]], _Entries]
 
 Preserved = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
 """An object of Kubernetes' own schema; the API server judges it when the pod template is applied."""

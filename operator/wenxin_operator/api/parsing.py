@@ -1,5 +1,6 @@
 """From a live object's spec to its model, or to words that name the field at fault."""
 
+import json
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -18,7 +19,8 @@ def parse(part: type[P], value: Any, path: str = "spec") -> P | SpecError:
         The model, or the error as a value: an unacceptable spec is an everyday fact, not a failure of the pass.
     """
     try:
-        return part.model_validate(value)
+        # As JSON and strictly, as the API server does it: "1" is no number.
+        return part.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         return SpecError("; ".join(_sentences(error, path)))
 
