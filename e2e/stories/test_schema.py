@@ -1,0 +1,65 @@
+"""The CRD and the operator's models judge every spec alike: what one refuses, the other refuses."""
+
+import json
+from typing import Any
+
+import pytest
+
+from e2e.harness.cluster import Cluster
+from e2e.harness.errors import CommandError
+from e2e.stories.installation import Operator
+from wenxin_operator.api.deployment import DeploymentSpec
+from wenxin_operator.api.parsing import parse
+from wenxin_operator.errors import SpecError
+
+GOOD: dict[str, Any] = {"model": {"source": "pvc://weights/ernie"}}
+DIGEST = "0" * 64
+SPECS: dict[str, list[Any]] = {
+    "drain.delay": ["", "5", "5 s", "-5s", "5d", "s", "5s\n", "0s", "1.5s", "1m0.5s", "300s", "301s", "5m1ms", ".5s"],
+    "drain.timeout": ["24h", "24h1s", "1440m", "1441m", "99999999999999h"],
+    "model.source": ["", "weights/x", "hf://a/b", "pvc://", "pvc:///x", "pvc://W/x", "pvc://w/../x", "pvc://w/x/",
+                     "pvc://w//x", "pvc://w/.x", "pvc://w/a b", "pvc://w/_x", "pvc://my.claim", "pvc://w-",
+                     "pvc://w/" + "y" * 600],
+    "model": [{}, {"ref": "a", "source": "pvc://a/b"}, {"ref": ""}, {"ref": "A"}, {"ref": "a.b"}, {"ref": "a" * 64}],
+    "parallelism.tensor": [0, 1, 2, 65, "1"],
+    "replicas": [-1, 0, 1000, 1001, 1.5],
+    "accelerator": [{"resource": "none", "products": ["A"]}, {"resource": "none", "products": []},
+                    {"products": ["A", "A"]}, {"products": [""]}, {"resource": "amd.com/gpu"}, {}],
+    "pod.labels": [{"serving.wenxin.io/x": "y"}, {"app.kubernetes.io/name": "y"}, {"a": "b"}, {"a": "b" * 64}],
+    "pod.annotations": [{"serving.wenxin.io/x": "y"}, {"a": "b" * 4097}],
+    "pod.resources.limits.memory": ["lots", "1Gi", "1.5Gi", 2, "-1", "1e3", "", "0", -2, "1gi"],
+    "pod.tolerations": [[{}], [{"effect": "Never"}], [{"operator": "Exists"}], [{"key": "a", "tolerationSeconds": 5}]],
+    "pod.topologySpreadConstraints": [[{}], [{"topologyKey": "z"}], [{"topologyKey": "z", "minDomains": 2}],
+                                      [{"topologyKey": "z", "maxSkew": 0}]],
+    "servedName": ["a b", "", "baidu/ERNIE-4.5", "-a", "a\n"],
+    "image": ["a b", "", "x@sha256:1", "x:1", f"x@sha256:{DIGEST}"],
+    "engine": [{"maxNumSeqs": 0}, {"maxNumSeqs": 4097}, {"queueSize": 0}, {"maxBatchedTokens": 15},
+               {"prefixCaching": "no"}, {"unknown": 1}],
+    "maxModelLen": [0, 1, 10_000_001],
+}  # fmt: skip
+
+
+def at(path: str, value: Any) -> dict[str, Any]:
+    """A spec that is good but for `value` at `path`."""
+    first, *deeper = path.split(".")
+    for field in reversed(deeper):
+        value = {field: value}
+    return GOOD | {first: value}
+
+
+def taken(cluster: Cluster, spec: dict[str, Any]) -> bool:
+    kind = {"apiVersion": "serving.wenxin.io/v1alpha1", "kind": "WenxinDeployment"}
+    manifest = json.dumps(kind | {"metadata": {"name": "judged"}, "spec": spec})
+    try:
+        cluster.kubectl("create", "--dry-run=server", "--filename=-", namespace="default", stdin=manifest)
+    except CommandError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("path", SPECS)
+def test_the_api_server_and_the_operator_judge_alike(operator: Operator, cluster: Cluster, path: str) -> None:
+    del operator
+    specs = [at(path, value) for value in SPECS[path]]
+    accepted = [not isinstance(parse(DeploymentSpec, spec), SpecError) for spec in specs]
+    assert [taken(cluster, spec) for spec in specs] == accepted
