@@ -3,6 +3,7 @@
 OperatorError
   ConfigurationError    a setting or a kubeconfig; the process exits 2
   LeaseLost             another copy may be working now; the process exits 3
+  WatchLost             kopf has given a watch up; the process exits 1
   ApiError              an answer of the API server, with its reason and message
     NotFound            404: the object, its namespace or its whole kind
     Conflict            409: changed since it was read, or exists already
@@ -41,6 +42,10 @@ class Cause:
 
     field: str
     message: str
+
+
+class WatchLost(OperatorError):
+    """Changes of some kind are no longer told: a new process sees again."""
 
 
 class ApiError(OperatorError):

@@ -13,11 +13,14 @@ from typing import Any
 import aiohttp
 import kopf
 
+from wenxin_operator.errors import WatchLost
 from wenxin_operator.feed import Feed
 from wenxin_operator.names import RESOURCES
 
 logger = logging.getLogger(__name__)
 
+GUARD_SECONDS = 1.0  # between two looks at kopf's watchers
+BEGIN_SECONDS = 30.0  # in which kopf must have begun all watches
 SETTLED_SECONDS = 60.0  # the first lists of all watches are over by then
 
 
@@ -70,6 +73,7 @@ class Watch:
             namespaces=self._namespaces,
         )
         started()
+        tasks = [*tasks, asyncio.create_task(self._guard())]
         # Not kopf.run_tasks: when it ends, it also cancels every task of the loop that is younger than it.
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -79,6 +83,16 @@ class Watch:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*ended)
+
+    async def _guard(self) -> None:
+        """A watcher that fails is only logged by kopf, which lives on without it. A new process starts afresh."""
+        wanted = len(RESOURCES) * max(1, len(self._namespaces))
+        alive, patience = 0, BEGIN_SECONDS
+        while patience > 0:
+            await asyncio.sleep(GUARD_SECONDS)
+            alive = sum(task.get_name().startswith("watcher for ") for task in asyncio.all_tasks())
+            patience = GUARD_SECONDS if alive == wanted else patience - GUARD_SECONDS
+        raise WatchLost(f"only {alive} of {wanted} watches are alive; the log says what ended the others")
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()

@@ -111,13 +111,15 @@ class Elector:
 
     async def release(self) -> None:
         """Give the lease back, so that the next copy need not wait; a failure only costs that wait."""
-        if not self.leading or not self._seen:
+        if not self.leading:
             return
         self.leading = False
-        spec = {**self._seen["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": self._stamp()}
         try:
-            async with asyncio.timeout(self._timing.retry_period):
-                await self._leases.replace_lease({**self._seen, "spec": spec})
+            async with asyncio.timeout(self._timing.renew_deadline):
+                lease = await self._leases.read_lease(self._namespace, self._name)  # a renewal may have been cut short
+                if _holder(lease) == self._identity:
+                    given = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": self._stamp()}
+                    await self._leases.replace_lease({**lease, "spec": {**lease["spec"], **given}})
         except (ApiError, TimeoutError) as error:
             logger.warning("could not give lease %s/%s back: %s", self._namespace, self._name, error)
 

@@ -71,6 +71,7 @@ class FakeApi:
     silent: bool = False  # nothing is answered
     token: str | None = None  # when set, the only one that is let in
     bookmark_seconds: float = 30.0
+    watch_error: int | None = None  # what every watch ends with
 
     def __post_init__(self) -> None:
         self._history: list[tuple[int, str, Target, Object]] = []
@@ -205,6 +206,9 @@ class FakeApi:
             yield "ERROR", {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
             return
         while True:
+            if self.watch_error:
+                yield "ERROR", {"kind": "Status", "code": self.watch_error, "message": "told to fail"}
+                return
             for version, kind, at, thing in list(self._history):
                 if version > since and _covers(target, at) and _matches(request, thing):
                     yield kind, thing

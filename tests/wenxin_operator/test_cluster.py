@@ -52,6 +52,14 @@ async def test_apply_makes_the_object_and_then_changes_only_what_differs(api: Fa
     assert api.requests[0].query == "fieldManager=wenxin-operator&force=true&fieldValidation=Strict"
 
 
+async def test_overwriting_replaces_lists_whole(api: FakeApi, cluster: Cluster) -> None:
+    live = await api.put(config_map(data={"a": "1"}, list=[{"port": 1}, {"port": 2}]))
+    written = await cluster.overwrite(config_map(list=[{"port": 3}]))
+    assert written["list"] == [{"port": 3}]
+    assert written["data"] == live["data"]
+    assert api.requests[-1].content_type == "application/merge-patch+json"
+
+
 async def test_every_write_is_told_to_the_store(api: FakeApi, session: aiohttp.ClientSession) -> None:
     told: list[tuple[str, str]] = []
     cluster = Cluster(

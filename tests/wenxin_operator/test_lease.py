@@ -238,6 +238,26 @@ async def test_giving_back_never_fails_and_only_the_holder_does_it() -> None:
     assert not first.leading
 
 
+async def test_a_renewal_that_was_cut_short_does_not_keep_the_lease_from_being_given_back() -> None:
+    box = LeaseBox()
+    first = elector(box, "a")
+    await first.acquire()
+    assert box.lease
+    await box.replace_lease(box.lease)  # it arrived, but its answer did not
+    await first.release()
+    assert box.holder == ""
+
+
+async def test_a_lease_that_another_took_is_not_given_back() -> None:
+    box = LeaseBox()
+    first = elector(box, "a")
+    await first.acquire()
+    assert box.lease
+    await box.replace_lease({**box.lease, "spec": {**box.lease["spec"], "holderIdentity": "b"}})
+    await first.release()
+    assert box.holder == "b"
+
+
 async def test_a_restarted_copy_with_the_same_name_takes_its_own_lease_back_at_once() -> None:
     box = LeaseBox()
     await elector(box, "a").acquire()

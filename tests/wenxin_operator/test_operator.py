@@ -13,7 +13,7 @@ import pytest
 from tests.wenxin_operator.fake_api import FakeApi
 from tests.wenxin_operator.running import CLAIM, deployment, operating, quiet, until
 from wenxin_operator.__main__ import main
-from wenxin_operator.errors import LeaseLost
+from wenxin_operator.errors import LeaseLost, WatchLost
 from wenxin_operator.names import JOB, RESOURCES, SERVICE, WENXIN_DEPLOYMENT, WENXIN_MODEL
 
 
@@ -133,6 +133,20 @@ async def test_definitions_that_come_late_are_waited_for(
         assert not any(each.verb == "watch" for each in api.requests)
         api.allows = lambda _: True
         await until(lambda: api.of("jobs"))
+
+
+async def test_a_watch_that_fails_for_good_ends_the_copy(
+    api: FakeApi, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wenxin_operator.handlers.GUARD_SECONDS", 0.1)
+    monkeypatch.setattr("wenxin_operator.handlers.BEGIN_SECONDS", 1.0)
+    async with operating(kubeconfig) as task:
+        await until(lambda: holder(api) == "me")
+        api.watch_error = 500
+        await api.put(deployment())
+        with pytest.raises(WatchLost, match=r"only \d+ of 13 watches are alive"):
+            await asyncio.wait_for(task, 15)
+    assert holder(api) == "", "the lease is given back"
 
 
 async def test_a_signal_while_nothing_can_be_listed_ends_the_copy(api: FakeApi, kubeconfig: Path) -> None:

@@ -1,0 +1,1 @@
+"""`kubectl wenxin`: what the resources' status says, in lines for people. Reads with the caller's own rights."""
