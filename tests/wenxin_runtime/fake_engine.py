@@ -30,6 +30,11 @@ READY = Ready(
 )
 
 
+def self_writing_command(tokens: str) -> tuple[str, ...]:
+    """Return the command of an engine that writes `tokens` (comma-separated ids) by itself."""
+    return (sys.executable, __file__, "--tokens", tokens, "--steps-per-second", "500")
+
+
 class FakeEngine:
     """The test's end of a relaying engine process."""
 

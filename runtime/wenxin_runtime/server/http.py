@@ -97,10 +97,7 @@ class Envelope:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one exchange; scopes that are not HTTP are refused by the app."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        """Serve one exchange. There are no other scopes: websockets and lifespan are switched off."""
         request_id = _request_id(Headers(scope=scope).get("x-request-id"))
         scope["state"]["request_id"] = request_id
         started = time.monotonic()

@@ -7,7 +7,6 @@ wrapped ones are encoded as plain text and all others as tokens. This is transfo
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from wenxin_runtime.errors import InvalidRequest
@@ -15,14 +14,6 @@ from wenxin_runtime.errors import InvalidRequest
 _START, _END = "\U000f0000", "\U000f0001"
 
 Encode = Callable[[str], list[int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Marked:
-    """Values whose control tokens are wrapped; `found` says whether there were any."""
-
-    values: Any
-    found: bool
 
 
 class ControlTokens:
@@ -43,9 +34,22 @@ class ControlTokens:
         self._encode = encode
         self._encode_as_text = encode_as_text
 
-    def mark(self, values: Any) -> Marked:
-        """Wrap the control tokens in every string of `values`, dictionary keys excepted."""
-        return Marked(self._marked(values), found=self._occurs(values))
+    def occur_in(self, values: Any) -> bool:
+        """Say whether a control token stands in any string of `values`, dictionary keys excepted."""
+        if isinstance(values, str):
+            return self._token.search(_without_markers(values)) is not None
+        inner = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
+        return any(self.occur_in(value) for value in inner)
+
+    def mark(self, values: Any) -> Any:
+        """Return `values` with the control tokens wrapped in every string, dictionary keys excepted."""
+        if isinstance(values, str):
+            return self._token.sub(f"{_START}\\g<0>{_END}", _without_markers(values))
+        if isinstance(values, dict):
+            return {key: self.mark(value) for key, value in values.items()}
+        if isinstance(values, list):
+            return [self.mark(value) for value in values]
+        return values
 
     def encode(self, rendered: str) -> list[int]:
         """Encode what the template made of marked values.
@@ -67,21 +71,6 @@ class ControlTokens:
         if set(self._encode(token)) & set(ids):
             raise InvalidRequest(f"{token!r} is a control token of this model, not text", param="messages")
         return ids
-
-    def _marked(self, values: Any) -> Any:
-        if isinstance(values, str):
-            return self._token.sub(f"{_START}\\g<0>{_END}", _without_markers(values))
-        if isinstance(values, dict):
-            return {key: self._marked(value) for key, value in values.items()}
-        if isinstance(values, list):
-            return [self._marked(value) for value in values]
-        return values
-
-    def _occurs(self, values: Any) -> bool:
-        if isinstance(values, str):
-            return self._token.search(_without_markers(values)) is not None
-        inner = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
-        return any(self._occurs(value) for value in inner)
 
     @staticmethod
     def _alternating(rest: list[str | None]) -> Iterator[tuple[str, bool]]:

@@ -90,14 +90,17 @@ class Tokenizer:
             raise InvalidRequest(
                 "this model has no chat template; use /v1/completions, or start the server with --chat-template"
             )
-        marked = self._control_tokens.mark({"messages": list(messages), "kwargs": dict(template_kwargs or {})})
+        values: dict[str, Any] = {"messages": list(messages), "kwargs": dict(template_kwargs or {})}
+        forged = self._control_tokens.occur_in(values)
+        if forged:
+            values = self._control_tokens.mark(values)
         text = self.template.render(
-            marked.values["messages"],
+            values["messages"],
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
-            template_kwargs=marked.values["kwargs"],
+            template_kwargs=values["kwargs"],
         )
-        if marked.found:
+        if forged:
             return self._control_tokens.encode(text)
         return self.encode(text, add_special_tokens=add_special_tokens)
 

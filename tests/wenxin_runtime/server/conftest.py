@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.wenxin_runtime.fake_engine import TIMEOUT_SECONDS, FakeEngine
+from tests.wenxin_runtime.fake_engine import TIMEOUT_SECONDS, FakeEngine, self_writing_command
 from tests.wenxin_runtime.server.processes import until
 from wenxin_runtime import fixture
 from wenxin_runtime.config import RuntimeConfig
@@ -77,20 +77,27 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running_server(model_dir: Path, *, ready: bool = True, **flags: Any) -> AsyncIterator[Running]:
+async def running_server(
+    model_dir: Path, *, ready: bool = True, tokens: str | None = None, **flags: Any
+) -> AsyncIterator[Running]:
+    """Run a server; with `tokens` its engine writes these by itself, else the test speaks for the engine."""
     config = RuntimeConfig(model_dir=str(model_dir), port=0, served_model_name=(NAME,), **flags)
     with tempfile.TemporaryDirectory() as directory:
         engine = FakeEngine(Path(directory))
-        server = Server(config, listen(config.host, config.port), engine.command)
+        command = engine.command if tokens is None else self_writing_command(tokens)
+        server = Server(config, listen(config.host, config.port), command)
         stop = Stop()
         task = asyncio.create_task(server.run(stop))
         tokenizer = Tokenizer.load(model_dir)
         async with httpx.AsyncClient(base_url=server.url, timeout=TIMEOUT_SECONDS) as client:
             running = Running(server, engine, client, stop, task, tokenizer)
             try:
-                await engine.started()
+                if tokens is None:
+                    await engine.started()
+                    if ready:
+                        await engine.ready()
                 if ready:
-                    await running.ready()
+                    await until(lambda: server.service.why_not_ready is None)
                 yield running
             finally:
                 stop.ask(0)

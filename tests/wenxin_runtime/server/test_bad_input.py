@@ -38,7 +38,7 @@ WRONG_IN_BOTH = [
     ({"logit_bias": {"a": 1}}, "logit_bias"),
     ({"logit_bias": {"1536": 1}}, "logit_bias"),
     ({"logit_bias": {"-1": 1}}, "logit_bias"),
-    ({"logit_bias": {"1": 101}}, "logit_bias[...]"),
+    ({"logit_bias": {"1": 101}}, "logit_bias"),
     ({"logit_bias": []}, "logit_bias"),
     ({"stop": ""}, "stop"),
     ({"stop": ["a", ""]}, "stop[1]"),

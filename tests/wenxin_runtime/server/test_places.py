@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
 from tests.wenxin_runtime.server.conftest import Running, Start
 from tests.wenxin_runtime.server.processes import until
 from wenxin_runtime.ipc import Submit
+from wenxin_runtime.tokenizer import Tokenizer
 
 HELLO = [{"role": "user", "content": "hi"}]
 
@@ -68,10 +70,12 @@ async def test_load_and_gauges_tell_waiting_from_running(start: Start) -> None:
             await pending
 
 
-async def leave(server: Running, body: bytes, *, read: bytes = b"") -> asyncio.StreamWriter:
+async def leave(
+    server: Running, body: bytes, *, read: bytes = b"", path: str = "/v1/chat/completions"
+) -> asyncio.StreamWriter:
     """Send a request by hand, wait for `read` in the answer if given, and return the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(server.server.url.rsplit(":", 1)[1]))
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     await writer.drain()
     if read:
@@ -150,3 +154,40 @@ async def test_a_request_that_is_given_up_in_the_middle_of_a_stream_ends_with_an
         events = await pending
         assert "[DONE]" not in events
         assert events[-1]["error"]["message"] == "it overflowed"
+
+
+LEAVE_AT_FIRST_TOKEN = "leave"
+WAYS: list[dict] = [
+    {"prompt": ["a"], "max_tokens": 5},
+    {"prompt": ["a"], "max_tokens": 0},
+    {"prompt": ["a", "b"], "max_tokens": 3, "n": 2, "stream": True},
+    {"prompt": ["a"], "max_tokens": 200, "stop": "the"},
+    {"prompt": ["a"], "max_tokens": 200, "stream": True, "stop": ["京", "北"], "n": 3},
+    {"prompt": ["a"], "max_tokens": 250, "stream": True, "n": 2, LEAVE_AT_FIRST_TOKEN: True},
+]
+VISITS = WAYS * 12
+
+
+async def test_however_clients_behave_every_sequence_has_exactly_one_ending(start: Start, model_dir: Path) -> None:
+    tokens = ",".join(str(token) for token in Tokenizer.load(model_dir).encode("ab of 北 it the 京 so"))
+    async with start(tokens=tokens, max_num_seqs=8, queue_size=1000) as server:
+        await asyncio.gather(*(visit(server, body) for body in VISITS))
+        engine, registry = server.server.service.engine, server.server.service.metrics.registry
+        await until(engine.idle.is_set)
+        ended = {
+            reason: registry.get_sample_value("wenxin_requests_total", {"finish_reason": reason})
+            for reason in ("stop", "length", "abort", "error")
+        }
+        assert sum(ended.values()) == sum(len(body["prompt"]) * body.get("n", 1) for body in VISITS)
+        assert ended["error"] == 0
+        assert min(ended["stop"], ended["length"], ended["abort"]) > 0
+        load = await server.load()
+        assert (load["waiting"], load["running"]) == (0, 0)
+
+
+async def visit(server: Running, body: dict) -> None:
+    content = json.dumps(body).encode()
+    if body.get(LEAVE_AT_FIRST_TOKEN):
+        (await leave(server, content, path="/v1/completions", read=b"data: ")).close()
+    else:
+        assert (await server.client.post("/v1/completions", content=content)).status_code == 200

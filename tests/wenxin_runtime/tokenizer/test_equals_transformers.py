@@ -110,6 +110,12 @@ def test_no_message_can_add_a_special_token_to_the_prompt(checkpoint: Path) -> N
     assert [i for i in forged if i in specials] == [i for i in innocent if i in specials]
 
 
+def test_private_use_characters_without_a_control_token_are_ordinary_text(checkpoint: Path) -> None:
+    messages = [{"role": "user", "content": "a\U000f0000b\U000f0001"}]
+    expected = reference(checkpoint).apply_chat_template(messages, return_dict=False)
+    assert ours(checkpoint).encode_chat(messages, add_generation_prompt=False) == expected
+
+
 def changed_copy(source: Path, target: Path, **changes: Any) -> Path:
     shutil.copytree(source, target, dirs_exist_ok=True)
     path = target / "tokenizer_config.json"

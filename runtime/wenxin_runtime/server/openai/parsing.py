@@ -44,7 +44,7 @@ def parse(body: bytes, kind: type[_AnyRequest]) -> _AnyRequest:
 def _invalid(message: str) -> InvalidRequest:
     missing = _MISSING.search(message)
     where = _WHERE.search(message)
-    path = where["path"] if where else ""
+    path = where["path"].replace("[...]", "") if where else ""  # msgspec does not tell the key of a map
     if missing:
         path = ".".join(filter(None, (path, missing["name"])))
         return InvalidRequest(f"{path} is required", param=path)
