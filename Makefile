@@ -15,7 +15,7 @@ setup: $(STAMP) ## Make .venv from the committed lock
 
 $(STAMP): pyproject.toml locks/dev.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(sed -nE 's/^(uv==[^ ]+).*/\1/p' locks/dev.txt)"
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(sed -nE 's/^(uv==[^ ]+).*/\1/p' locks/dev.txt)"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r locks/dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@rm -f $(VENV)/.stamp-* && touch $@
