@@ -26,9 +26,12 @@ def operator(cluster: Cluster) -> Operator:
     return Operator(cluster)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def checkpoints(operator: Operator, cluster: Cluster) -> Iterator[str]:
-    """A namespace with the claim `models`: the folder `tiny`, and folders with one thing wrong each."""
+    """A namespace with the claim `models`: the folder `tiny`, and folders with one thing wrong each.
+
+    It goes with its module: as long as a wrong model exists, the operator tries it again now and then.
+    """
     del operator  # first, so that its CRDs are there
     with cluster.namespace("checkpoints", labels=RESTRICTED) as name:
         cluster.apply(written.manifests(), namespace=name)

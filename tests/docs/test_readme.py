@@ -66,6 +66,12 @@ def test_every_link_between_pages_leads_somewhere(page: str) -> None:
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
+def test_every_module_on_the_map_exists() -> None:
+    named = re.findall(r"`([\w./-]+(?:\.py|/))`", (REPOSITORY / "docs" / "ARCHITECTURE.md").read_text())
+    roots = [REPOSITORY, REPOSITORY / "operator" / "wenxin_operator", REPOSITORY / "runtime" / "wenxin_runtime"]
+    assert [name for name in named if not any((root / name).exists() for root in roots)] == []
+
+
 def test_every_decision_is_listed() -> None:
     folder = REPOSITORY / "docs" / "adr"
     pages = {page.name for page in folder.glob("0*.md")}
