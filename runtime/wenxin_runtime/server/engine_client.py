@@ -38,11 +38,16 @@ class EngineClient:
     Attributes:
         state: How far the engine is. It only moves from Loading to Ready to EngineDied.
         stats: The engine's last report.
+        max_model_len: Longest prompt plus answer in tokens; 0 until the engine has said it.
+        ready: Set once the engine is.
+        idle: Set while no sequence is open.
     """
 
     def __init__(self, config: RuntimeConfig, metrics: Metrics) -> None:
         self.state: Loading | Ready | EngineDied = Loading(0, 0)
         self.stats = EngineStats()
+        self.max_model_len = 0
+        self.ready = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
         self._config = config
@@ -81,6 +86,8 @@ class EngineClient:
         except Exception as error:
             self._on_death(EngineDied(f"the server cannot go on with its engine: {error}"))
             raise
+        finally:
+            self._process = None
         died = self.state if isinstance(self.state, EngineDied) else EngineDied(_describe(status))
         self._on_death(died)
         return died
@@ -95,7 +102,7 @@ class EngineClient:
         """
         self.check_capacity(len(submits))
         if not isinstance(self.state, Ready) or self._process is None:
-            raise EngineUnavailable("the engine is not ready", retry_after=1)
+            raise EngineUnavailable("the engine is not ready", code="loading", retry_after=1)
         generation = Generation(self, [submit.request_id for submit in submits])
         now = time.monotonic()
         for number, submit in enumerate(submits):
@@ -126,17 +133,18 @@ class EngineClient:
 
     def abort(self, request_ids: Sequence[str]) -> None:
         """Forget those of `request_ids` that have not ended; the engine frees their blocks."""
-        unfinished = [request_id for request_id in request_ids if self._close(request_id, "abort")]
-        if unfinished:
-            self._send_abort(unfinished)
+        self._send_abort([request_id for request_id in request_ids if self._close(request_id, "abort")])
 
     def fail_all(self, error: EngineUnavailable) -> None:
-        """Give up every open request."""
-        for generation in {id(open_.generation): open_.generation for open_ in self._open.values()}.values():
-            generation.fail(error)
+        """End every open request with `error`."""
+        request_ids = list(self._open)
+        for request_id in request_ids:
+            self._open[request_id].generation.fail(error)
+            self._close(request_id, "error")
+        self._send_abort(request_ids)
 
     def _send_abort(self, request_ids: Sequence[str]) -> None:
-        if self._process is not None:
+        if request_ids and self._process is not None:
             self._process.send(ipc.Abort(tuple(request_ids)))
 
     def _handle(self, message: ipc.FromEngine) -> None:
@@ -148,6 +156,8 @@ class EngineClient:
                 self._log_progress(message)
             case Ready():
                 self.state = message
+                self.max_model_len = message.max_model_len
+                self.ready.set()
                 self._metrics.engine_ready(message, model_names(self._config)[0])
                 logger.info("engine ready in %.1f s on %s, %s", message.load_seconds, message.device, message.dtype)
             case ipc.Fatal():
@@ -200,8 +210,6 @@ class EngineClient:
             logger.error("the engine is dead: %s: %s", died.reason, died)
         self.state = died
         self.fail_all(EngineUnavailable(f"the engine died: {died}", code="engine_died", retry_after=1))
-        for request_id in list(self._open):
-            self._close(request_id, "error")
 
     def _end_process(self) -> None:
         """See to it that an engine that has given up does not linger."""

@@ -1,6 +1,7 @@
 """HTTP as every route sees it: JSON out, a bounded body in, OpenAI error bodies, request ids, the access log."""
 
 import logging
+import re
 import time
 import uuid
 from typing import Any
@@ -18,7 +19,8 @@ from wenxin_runtime.server.service import Service, Stage
 
 access_log = logging.getLogger("wenxin_runtime.access")
 
-_MAX_ID_CHARACTERS = 128
+# Neither an id nor a path can forge a field or a line of the log: ids have no spaces, paths are logged as sent.
+_DECENT_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 _PROBES = ("/health", "/ping", "/load", "/metrics")
 
 encode_json = msgspec.json.Encoder().encode
@@ -120,16 +122,15 @@ class Envelope:
             access_log.log(
                 level,
                 "request id=%s method=%s path=%s status=%d seconds=%.3f",
-                *(request_id, scope["method"], _printable(scope["path"]), status, time.monotonic() - started),
+                *(
+                    request_id,
+                    scope["method"],
+                    scope["raw_path"].decode("ascii", "backslashreplace"),
+                    status,
+                    time.monotonic() - started,
+                ),
             )
 
 
 def _request_id(given: str | None) -> str:
-    if given and len(given) <= _MAX_ID_CHARACTERS and given.isascii() and given.isprintable():
-        return given
-    return uuid.uuid4().hex
-
-
-def _printable(path: str) -> str:
-    """Spell a path so that it cannot forge a line in the log."""
-    return path.encode("unicode_escape").decode()
+    return given if given and _DECENT_ID.fullmatch(given) else uuid.uuid4().hex

@@ -141,15 +141,27 @@ class Server:
         checkpoint = await asyncio.to_thread(open_checkpoint, self._config.model_dir)
         reading = asyncio.create_task(asyncio.to_thread(served_model.read, self._config, checkpoint))
         engine = asyncio.create_task(self.service.engine.run(self._command))
+        ready = asyncio.create_task(self.service.engine.ready.wait())
         try:
             await asyncio.wait({reading, engine}, return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
                 self.service.model = reading.result()
+            await asyncio.wait({ready, engine}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done() and not engine.done():
+                self._announce()
             raise await engine
         finally:
-            engine.cancel()
-            reading.cancel()
-            await asyncio.gather(engine, reading, return_exceptions=True)
+            for task in (engine, reading, ready):
+                task.cancel()
+            await asyncio.gather(engine, reading, ready, return_exceptions=True)
+
+    def _announce(self) -> None:
+        config = self._config
+        logger.info(
+            "serving %s on %s/v1: up to %d tokens of prompt and answer, %d slots, %d queue places",
+            *(", ".join(served_model.model_names(config)), self.url, self.service.max_model_len),
+            *(config.max_num_seqs, config.queue_size),
+        )
 
     async def _drain(self, stop: Stop) -> None:
         service = self.service

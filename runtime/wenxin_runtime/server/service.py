@@ -8,7 +8,7 @@ import msgspec
 
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.errors import EngineDied, EngineUnavailable, ModelNotFound, RequestError
-from wenxin_runtime.ipc import Loading, Ready, Submit
+from wenxin_runtime.ipc import Loading, Submit
 from wenxin_runtime.server.engine_client import EngineClient
 from wenxin_runtime.server.generation import Generation
 from wenxin_runtime.server.served_model import ServedModel
@@ -121,7 +121,7 @@ class Service:
     @property
     def max_model_len(self) -> int:
         """Longest prompt plus answer in tokens; 0 until the engine has said it."""
-        return self.engine.state.max_model_len if isinstance(self.engine.state, Ready) else 0
+        return self.engine.max_model_len
 
     def check_model_name(self, name: str | None) -> str:
         """Return the name to answer with: the requested one, else the first served.

@@ -52,6 +52,7 @@ async def test_loading_progress_is_logged(start: Start, caplog: pytest.LogCaptur
         await server.ready()
     assert "loading weights: 25 % (250 of 1000 bytes)" in caplog.text
     assert "engine ready in 0.5 s on fake, float32" in caplog.text
+    assert "serving ernie-test on http://127.0.0.1:" in caplog.text
 
 
 async def test_a_server_asked_to_stop_while_loading_stops_at_once(start: Start) -> None:
@@ -113,6 +114,8 @@ async def test_what_is_open_after_the_drain_timeout_ends_with_an_error(start: St
         events = await stream
         assert events[-1]["error"]["code"] == "draining"
         assert "[DONE]" not in events
+        metrics = server.server.service.metrics
+        assert metrics.registry.get_sample_value("wenxin_requests_total", {"finish_reason": "error"}) == 2
         await asyncio.wait_for(server.task, 20)
 
 
