@@ -88,8 +88,13 @@ class Cluster:
         self._retries, self._written = retries or Retries(), written
         self._recorder = EventRecorder(self._send_event, identity=identity)
 
-    async def list(self, kind: str, namespace: str | None) -> Listing:
+    async def list(self, kind: str, namespace: str | None, keep: Callable[[Raw], Raw] = lambda thing: thing) -> Listing:
         """Every object of a kind in a namespace, or in the cluster; page by page, one consistent version.
+
+        Args:
+            kind: The kind.
+            namespace: The namespace; None for all.
+            keep: Makes of each object what is kept of it, while no more than its page is in memory.
 
         Raises:
             ApiError: the list is not to be had.
@@ -108,7 +113,7 @@ class Cluster:
                     raise
                 items, token = [], ""  # paging took longer than the API server keeps a version: from the start
                 continue
-            items += [typed | item for item in page.get("items") or ()]
+            items += [keep(typed | item) for item in page.get("items") or ()]
             token = page["metadata"].get("continue") or ""
             if not token:
                 return Listing(items, page["metadata"]["resourceVersion"])

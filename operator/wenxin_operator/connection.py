@@ -1,7 +1,7 @@
 """Where the API server is and who we are there: a kubeconfig or the pod's service account, as an aiohttp session.
 
-A session carries middlewares, so kopf's watches and our own requests share one way to log in. kopf can not select by
-label on the server's side; the middleware `Select` makes it (docs/adr/0007).
+A session carries middlewares, so kopf's watches and our own requests share one way to log in, and kopf's lists are kept
+small (docs/adr/0007).
 """
 
 import base64
@@ -115,22 +115,33 @@ class Count:
         return response
 
 
-class Select:
-    """Adds label selectors to lists and watches, for a client that can not.
+class KopfLists:
+    """Makes kopf's requests ours: a label selector on the server's side, and of a list no more than its version.
+
+    kopf lists without pages before it watches. The store is filled by lists of our own, so one object is plenty: what
+    kopf takes from it is the version at which its watch begins. `listed` is told of it, for whatever happened before
+    that version is not watched, and calls for a list of our own.
 
     Args:
-        selectors: Plural, as in the last part of the path -> label selector.
+        selectors: Plural, as in the last part of the path, of each watched kind -> label selector, empty for all.
+        listed: Takes the plural of a kind that kopf has listed.
     """
 
-    def __init__(self, selectors: Mapping[str, str]) -> None:
-        self._selectors = selectors
+    def __init__(self, selectors: Mapping[str, str], listed: Callable[[str], None]) -> None:
+        self._selectors, self._listed = selectors, listed
 
     async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
         """The middleware."""
-        selector = self._selectors.get(request.url.name)
-        if request.method == "GET" and selector and "labelSelector" not in request.url.query:
-            request.url = request.url.update_query(labelSelector=selector)
-        return await send(request)
+        plural = request.url.name
+        if request.method != "GET" or plural not in self._selectors:
+            return await send(request)
+        lists = "watch" not in request.url.query
+        chosen = {"labelSelector": self._selectors[plural]} if self._selectors[plural] else {}
+        request.url = request.url.update_query(chosen | ({"limit": "1"} if lists else {}))
+        response = await send(request)
+        if lists and response.ok:
+            self._listed(plural)
+        return response
 
 
 def resource_in(path: str) -> str:

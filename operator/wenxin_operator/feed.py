@@ -53,6 +53,10 @@ class Feed:
             only_status = before is not None and kind in OWNER_LABEL and _generation(before) == _generation(thing)
             self._wake(kind, thing, sparing=_key(kind, thing) if only_status else None)
 
+    def kept(self, kind: str, thing: Raw) -> Raw:
+        """What is worth keeping of an object that is about to be `listed`: what is stored, if it is the same."""
+        return self._store.kept(kind, thing)
+
     def listed(self, kind: str, namespace: str | None, things: Collection[Raw], version: str) -> None:
         """A full list is in."""
         self._wake(kind, *self._store.replace(kind, namespace, things, version))

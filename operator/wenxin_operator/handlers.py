@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 GUARD_SECONDS = 1.0  # between two looks at kopf's watchers
 BEGIN_SECONDS = 30.0  # in which kopf must have begun all watches
-SETTLED_SECONDS = 60.0  # the first lists of all watches are over by then
 
 
 class Patience:
@@ -39,7 +38,6 @@ class Watch:
 
     Args:
         feed: Where changes go.
-        gap: Called when a watch had to list anew, and so may have missed a deletion.
         server: Base URL of the API server.
         session: Makes a logged-in session, each time anew.
         namespaces: What is watched; empty is the whole cluster.
@@ -49,14 +47,13 @@ class Watch:
     def __init__(
         self,
         feed: Feed,
-        gap: Callable[[], None],
         *,
         server: str,
         session: Callable[[], aiohttp.ClientSession],
         namespaces: Sequence[str],
         request_timeout: float,
     ) -> None:
-        self._feed, self._gap, self._server, self._session = feed, gap, server, session
+        self._feed, self._server, self._session = feed, server, session
         self._namespaces, self._request_timeout = namespaces, request_timeout
 
     async def run(self, started: Callable[[], None]) -> None:
@@ -97,26 +94,21 @@ class Watch:
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(self._login)
-        settled = asyncio.get_running_loop().time() + SETTLED_SECONDS
         for kind, resource in RESOURCES.items():
-            handler = self._handler(kind, settled)
-            kopf.on.event(resource.api_version, resource.plural, id=kind, registry=registry)(handler)
+            kopf.on.event(resource.api_version, resource.plural, id=kind, registry=registry)(self._handler(kind))
         return registry
 
-    def _handler(self, kind: str, settled: float) -> Callable[..., None]:
-        def handle(event: kopf.RawEvent, **_: Any) -> None:
-            self._take_in(kind, event, settled)
+    def _handler(self, kind: str) -> Callable[..., Any]:
+        """A coroutine, for kopf would run a plain function in a thread. It never raises: kopf would try it again."""
 
-        return _in_the_loop(handle)
+        async def handle(event: kopf.RawEvent, **_: Any) -> None:
+            try:
+                take_in = self._feed.gone if event["type"] == "DELETED" else self._feed.seen
+                take_in(kind, dict(event["object"]))
+            except Exception:
+                logger.exception("an event about a %s was not taken in", kind)
 
-    def _take_in(self, kind: str, event: kopf.RawEvent, settled: float) -> None:
-        thing = dict(event["object"])
-        if event["type"] == "DELETED":
-            self._feed.gone(kind, thing)
-            return
-        if event["type"] is None and asyncio.get_running_loop().time() > settled:
-            self._gap()
-        self._feed.seen(kind, thing)
+        return handle
 
     async def _login(self, **_: Any) -> kopf.AiohttpSession:
         return kopf.AiohttpSession(server=self._server, aiohttp_session=self._session())
@@ -131,15 +123,3 @@ class Watch:
         settings.queueing.idle_timeout = 1.0  # kopf keeps a task per object for so long after its last event
         settings.process.ultimate_exiting_timeout = None
         return settings
-
-
-def _in_the_loop(handle: Callable[..., None]) -> Callable[..., Any]:
-    """A coroutine, for kopf would run a plain function in a thread. It never raises: kopf would try again for ever."""
-
-    async def safe(**arguments: Any) -> None:
-        try:
-            handle(**arguments)
-        except Exception:
-            logger.exception("a watch event was not taken in")
-
-    return safe

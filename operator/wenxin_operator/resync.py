@@ -10,19 +10,18 @@ from typing import Protocol
 from wenxin_operator.cluster import Listing
 from wenxin_operator.errors import ApiError, Forbidden, NotFound
 from wenxin_operator.feed import Feed
-from wenxin_operator.names import RESOURCES
+from wenxin_operator.names import RESOURCES, Raw
 
 logger = logging.getLogger(__name__)
 
 FIRST_TRY_SECONDS = 2.0  # between attempts while the store has never been filled
-QUIET_SECONDS = 5.0  # at least so long between rounds, however many watches have gaps
 
 
 class Lister(Protocol):
     """Makes full lists."""
 
-    async def list(self, kind: str, namespace: str | None) -> Listing:
-        """All objects of a kind. Raises ApiError."""
+    async def list(self, kind: str, namespace: str | None, keep: Callable[[Raw], Raw]) -> Listing:
+        """All objects of a kind, each as `keep` makes it while its page is at hand. Raises ApiError."""
         ...
 
 
@@ -52,6 +51,7 @@ class Resync:
         self._scopes = [(kind, namespace) for kind in RESOURCES for namespace in namespaces or (None,)]
         self._succeeded = dict.fromkeys(self._scopes, clock())
         self._missing = set(self._scopes)
+        self._due: set[str] = set()  # kinds that are to be listed before the next round
         self._early = asyncio.Event()
         self.filled = asyncio.Event()
 
@@ -60,27 +60,34 @@ class Resync:
         """Seconds since the kind that is longest without a successful list had one (or since the start)."""
         return self._clock() - min(self._succeeded.values())
 
-    def hurry(self) -> None:
-        """Do the next round now: a watch had a gap."""
+    def relist(self, plural: str) -> None:
+        """List a kind now: its watch begins anew, and tells nothing of what was before."""
+        self._due |= {kind for kind, resource in RESOURCES.items() if resource.plural == plural}
         self._early.set()
 
     async def run(self) -> None:
         """List for ever; failures are logged and show in the age."""
         while True:
-            self._early.clear()
             await self._round()
-            await self._pause()
+            if self.filled.is_set():
+                await self._list_due_kinds(self._interval * (1 - self._chance() / 10))
+            else:
+                await asyncio.sleep(FIRST_TRY_SECONDS)
 
-    async def _pause(self) -> None:
-        if not self.filled.is_set():
-            await asyncio.sleep(FIRST_TRY_SECONDS)
-            return
-        pause = self._interval * (1 - self._chance() / 10)
-        quiet = min(QUIET_SECONDS, pause)
-        await asyncio.sleep(quiet)
+    async def _list_due_kinds(self, seconds: float) -> None:
+        """Wait for the next round, and list what is due meanwhile."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(pause - quiet):
-                await self._early.wait()
+            async with asyncio.timeout(seconds):
+                while True:
+                    await self._early.wait()
+                    self._early.clear()
+                    while self._due:
+                        await self._list_everywhere(self._due.pop())
+
+    async def _list_everywhere(self, kind: str) -> None:
+        for scope in self._scopes:
+            if scope[0] == kind:
+                await self._list(*scope)
 
     async def _round(self) -> None:
         for kind, namespace in self._scopes:
@@ -92,7 +99,7 @@ class Resync:
 
     async def _list(self, kind: str, namespace: str | None) -> None:
         try:
-            listing = await self._lister.list(kind, namespace)
+            listing = await self._lister.list(kind, namespace, lambda thing: self._feed.kept(kind, thing))
         except ApiError as error:
             logger.warning("cannot list %s in %s: %s%s", kind, namespace or "the cluster", error, _hint(kind, error))
             return

@@ -65,6 +65,12 @@ class Store:
         self._add(kind, namespace, name, trimmed(kind, thing))
         return True
 
+    def kept(self, kind: str, thing: Raw) -> Raw:
+        """The stored object if it is as new, else the trimmed one: so that a long list needs no memory of its own."""
+        known = self.get(kind, *_name_of(thing))
+        same = known is not None and version_of(known) == version_of(thing)
+        return known if known is not None and same else trimmed(kind, thing)
+
     def remove(self, kind: str, thing: Raw) -> bool:
         """Take a deletion in; False if a newer object has the name or nothing was stored."""
         namespace, name = _name_of(thing)

@@ -19,7 +19,7 @@ from typing import Literal
 import aiohttp
 
 from wenxin_operator.cluster import Cluster
-from wenxin_operator.connection import Count, Endpoint, Select, find
+from wenxin_operator.connection import Count, Endpoint, KopfLists, find
 from wenxin_operator.feed import Feed
 from wenxin_operator.handlers import Watch
 from wenxin_operator.lease import Elector, Timing
@@ -117,13 +117,14 @@ class Copy:
 
     async def _watch(self) -> None:
         await self._resync.filled.wait()
-        select = Select({of.plural: chosen for kind, of in RESOURCES.items() if (chosen := selector_of(kind))})
+        lists = KopfLists(
+            {resource.plural: selector_of(kind) for kind, resource in RESOURCES.items()}, listed=self._resync.relist
+        )
         watch = Watch(
             self._feed,
-            self._resync.hurry,
             server=self._endpoint.server,
             session=lambda: self._endpoint.session(
-                select, Count(self._telemetry.requested), timeout=self._settings.request_timeout
+                lists, Count(self._telemetry.requested), timeout=self._settings.request_timeout
             ),
             namespaces=self._settings.watch_namespaces,
             request_timeout=self._settings.request_timeout,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import yaml
 from aiohttp import web
@@ -18,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.wenxin_operator.fake_api import FakeApi
 from wenxin_operator.cluster import Cluster, Retries
-from wenxin_operator.connection import Count, Endpoint, Select, Token, find, from_kubeconfig, in_cluster, resource_in
+from wenxin_operator.connection import Count, Endpoint, KopfLists, Token, find, from_kubeconfig, in_cluster, resource_in
 from wenxin_operator.errors import ConfigurationError, Forbidden, Unreachable
 from wenxin_operator.names import CONFIG_MAP, WENXIN_MODEL
 
@@ -237,16 +236,29 @@ def test_a_login_by_plugin_is_refused_with_what_to_do_instead(tmp_path: Path) ->
         from_kubeconfig(path)
 
 
-async def test_kopfs_lists_of_children_get_our_selector_and_nothing_else_does() -> None:
+async def test_kopfs_lists_are_selected_cut_to_one_object_and_told() -> None:
+    told: list[str] = []
+    ours = "labelSelector=app.kubernetes.io/managed-by%3Dwenxin-operator"
     async with FakeApi() as api:
-        select = Select({"configmaps": "app.kubernetes.io/managed-by=wenxin-operator"})
-        async with Endpoint(server=api.url).session(select, timeout=5) as session, aiohttp.ClientSession() as plain:
-            for url in ("api/v1/configmaps", "api/v1/namespaces/x/configmaps", "api/v1/configmaps?labelSelector=a%3Db"):
-                await (await session.get(f"{api.url}/{url}")).read()
-            await (await session.get(f"{api.url}/apis/serving.wenxin.io/v1alpha1/wenxinmodels")).read()
-            await (await plain.get(f"{api.url}/api/v1/configmaps")).read()
-        ours = "labelSelector=app.kubernetes.io/managed-by%3Dwenxin-operator"
-        assert [each.query for each in api.requests] == [ours, ours, "labelSelector=a%3Db", "", ""]
+        selectors = {"configmaps": "app.kubernetes.io/managed-by=wenxin-operator", "wenxinmodels": ""}
+        lists = KopfLists(selectors, told.append)
+        async with Endpoint(server=api.url).session(lists, timeout=5) as session:
+            for path in (
+                "api/v1/configmaps",
+                "api/v1/namespaces/x/configmaps",
+                "api/v1/services",
+                "api/v1/configmaps/one",
+            ):
+                await (await session.get(f"{api.url}/{path}")).read()
+            models = f"{api.url}/apis/serving.wenxin.io/v1alpha1/wenxinmodels"
+            await (await session.get(models)).read()
+            (await session.get(f"{api.url}/api/v1/configmaps?watch=true&resourceVersion=100")).close()
+            api.fail(1, 403)
+            await (await session.get(models)).read()
+        assert [each.query for each in api.requests] == [
+            f"{ours}&limit=1", f"{ours}&limit=1", "", "", "limit=1", f"watch=true&resourceVersion=100&{ours}",
+        ]  # fmt: skip
+    assert told == ["configmaps", "configmaps", "wenxinmodels"]
 
 
 async def test_each_answer_is_counted_and_so_is_none() -> None:

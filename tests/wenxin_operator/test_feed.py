@@ -1,6 +1,7 @@
 """Every change wakes the resources that it concerns, once, and lists find what watches missed."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from wenxin_operator.names import (
     LABEL_DEPLOYMENT,
     OWNER_LABEL,
     PERSISTENT_VOLUME_CLAIM,
+    POD,
     RESOURCES,
     SERVICE,
     WENXIN_DEPLOYMENT,
     WENXIN_MODEL,
     Key,
+    Raw,
 )
 from wenxin_operator.resync import Resync
 from wenxin_operator.store import Store
@@ -159,11 +162,11 @@ class Lister:
         self.objects: dict[str, list[dict[str, Any]]] = {}
         self.asked: list[tuple[str, str | None]] = []
 
-    async def list(self, kind: str, namespace: str | None) -> Listing:
+    async def list(self, kind: str, namespace: str | None, keep: Callable[[Raw], Raw]) -> Listing:
         self.asked.append((kind, namespace))
         if kind in self.errors:
             raise self.errors[kind]
-        return Listing(self.objects.get(kind, []), str(100 + len(self.asked)))
+        return Listing([keep(thing) for thing in self.objects.get(kind, [])], str(100 + len(self.asked)))
 
 
 class Clock:
@@ -219,18 +222,33 @@ async def test_the_age_is_that_of_the_kind_that_was_last_seen_longest_ago(feed: 
     assert syncing.age == 0
 
 
-async def test_a_gap_in_a_watch_brings_the_next_round_forward(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wenxin_operator.resync.QUIET_SECONDS", 0.0)
+async def test_a_kind_whose_watch_begins_anew_is_listed_at_once_and_no_other(feed: Feed) -> None:
     lister = Lister()
-    syncing = resync(lister, feed)
+    syncing = resync(lister, feed, namespaces=("a", "b"))
     running = asyncio.create_task(syncing.run())
     await syncing.filled.wait()
-    before = len(lister.asked)
-    syncing.hurry()
-    async with asyncio.timeout(5):
-        while len(lister.asked) < before + len(RESOURCES):  # noqa: ASYNC110 - watches a plain list
-            await asyncio.sleep(0.005)
+    await asyncio.sleep(0)
+    lister.asked.clear()
+    syncing.relist("services")
+    syncing.relist("pods")
+    await until(lambda: len(lister.asked) == 4)
+    await asyncio.sleep(0.05)
+    assert sorted(lister.asked, key=str) == [(POD, "a"), (POD, "b"), (SERVICE, "a"), (SERVICE, "b")]
     running.cancel()
+
+
+def test_a_list_takes_no_memory_for_what_is_stored_already(feed: Feed, store: Store) -> None:
+    feed.seen(SERVICE, service(1))
+    assert feed.kept(SERVICE, service(1)) is store.get(SERVICE, "here", "ernie")
+    newer = service(2)
+    newer["metadata"]["managedFields"] = [{}]
+    assert "managedFields" not in feed.kept(SERVICE, newer)["metadata"]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - watches a plain list
+            await asyncio.sleep(0.005)
 
 
 async def test_a_store_that_was_never_filled_is_tried_again_soon(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,11 +257,9 @@ async def test_a_store_that_was_never_filled_is_tried_again_soon(feed: Feed, mon
     lister.errors = {SERVICE: Unreachable("away")}
     syncing = resync(lister, feed)
     running = asyncio.create_task(syncing.run())
-    async with asyncio.timeout(5):
-        while len(lister.asked) < 2 * len(RESOURCES):  # noqa: ASYNC110 - watches a plain list
-            await asyncio.sleep(0.005)
-        lister.errors.clear()
-        await syncing.filled.wait()
+    await until(lambda: len(lister.asked) >= 2 * len(RESOURCES))
+    lister.errors.clear()
+    await until(syncing.filled.is_set)
     running.cancel()
 
 
@@ -251,7 +267,5 @@ async def test_rounds_come_at_the_interval(feed: Feed) -> None:
     lister = Lister()
     syncing = Resync(lister, feed, namespaces=(), interval=0.02, chance=lambda: 0.0)
     running = asyncio.create_task(syncing.run())
-    async with asyncio.timeout(5):
-        while len(lister.asked) < 3 * len(RESOURCES):  # noqa: ASYNC110 - watches a plain list
-            await asyncio.sleep(0.005)
+    await until(lambda: len(lister.asked) >= 3 * len(RESOURCES))
     running.cancel()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.wenxin_operator.fake_api import FakeApi
-from wenxin_operator.connection import Endpoint, Select
+from wenxin_operator.connection import Endpoint, KopfLists
 from wenxin_operator.handlers import Patience, Watch
 from wenxin_operator.names import RESOURCES, SERVICE, WENXIN_DEPLOYMENT, Raw, selector_of
 
@@ -37,7 +37,7 @@ class Seen:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str, str]] = []
-        self.gaps = 0
+        self.listed: list[str] = []
         self.broken = False
 
     def seen(self, kind: str, thing: Raw) -> None:
@@ -48,20 +48,16 @@ class Seen:
     def gone(self, kind: str, thing: Raw) -> None:
         self.told.append(("gone", kind, thing["metadata"]["name"]))
 
-    def gap(self) -> None:
-        self.gaps += 1
-
 
 @asynccontextmanager
 async def watching(api: FakeApi, feed: Any, *, namespaces: tuple[str, ...] = ()) -> AsyncIterator[None]:
     """kopf, watching until the block ends; it must end then."""
-    select = Select({of.plural: selector_of(kind) for kind, of in RESOURCES.items() if of.ours})
+    lists = KopfLists({of.plural: selector_of(kind) for kind, of in RESOURCES.items()}, feed.listed.append)
     endpoint = Endpoint(server=api.url)
     watch = Watch(
         feed,
-        feed.gap,
         server=api.url,
-        session=lambda: endpoint.session(select, timeout=5),
+        session=lambda: endpoint.session(lists, timeout=5),
         namespaces=namespaces,
         request_timeout=5,
     )
@@ -84,10 +80,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_what_appears_changes_and_goes_is_told(api: FakeApi) -> None:
-    await api.put(service("old"))
     feed = Seen()
     async with watching(api, feed):
-        await until(lambda: ("seen", SERVICE, "old") in feed.told)
         await api.put(service("new"))
         await until(lambda: ("seen", SERVICE, "new") in feed.told)
         await api.put({**service("new"), "spec": {"ports": []}})
@@ -136,7 +130,7 @@ async def test_watches_that_break_go_on_where_they_were(api: FakeApi) -> None:
         api.cut_watches()
         await api.put(deployment())
         await until(lambda: ("seen", WENXIN_DEPLOYMENT, "ernie") in feed.told)
-    assert feed.gaps == 0
+    assert feed.listed.count("services") == 1
 
 
 async def test_an_api_server_that_was_away_is_watched_again(api: FakeApi) -> None:
@@ -150,18 +144,19 @@ async def test_an_api_server_that_was_away_is_watched_again(api: FakeApi) -> Non
         await until(lambda: ("seen", WENXIN_DEPLOYMENT, "ernie") in feed.told)
 
 
-async def test_a_watch_that_has_to_list_anew_says_that_it_had_a_gap(
-    api: FakeApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("wenxin_operator.handlers.SETTLED_SECONDS", 0.0)
+async def test_each_list_of_kopf_is_told_and_brings_one_object_at_most(api: FakeApi) -> None:
+    for number in range(5):
+        await api.put(deployment(f"old{number}"))
     feed = Seen()
     async with watching(api, feed):
-        await api.put(deployment())
-        await until(lambda: ("seen", WENXIN_DEPLOYMENT, "ernie") in feed.told)
+        assert sorted(feed.listed) == sorted(resource.plural for resource in RESOURCES.values())
         api.version += 1
         api.compact()
         api.cut_watches()
-        await until(lambda: feed.gaps > 0)
+        await until(lambda: feed.listed.count("wenxindeployments") == 2)
+        await api.put(deployment("new"))
+        await until(lambda: ("seen", WENXIN_DEPLOYMENT, "new") in feed.told)
+    assert {name for _, _, name in feed.told} == {"old0", "new"}
 
 
 async def test_a_defect_in_the_feed_is_logged_and_the_watches_go_on(
@@ -171,7 +166,7 @@ async def test_a_defect_in_the_feed_is_logged_and_the_watches_go_on(
     async with watching(api, feed):
         feed.broken = True
         await api.put(deployment("first"))
-        await until(lambda: "was not taken in" in caplog.text)
+        await until(lambda: "a WenxinDeployment was not taken in" in caplog.text)
         feed.broken = False
         await api.put(deployment("second"))
         await until(lambda: ("seen", WENXIN_DEPLOYMENT, "second") in feed.told)

@@ -66,6 +66,20 @@ async def test_a_deletion_that_no_watch_told_is_found_by_the_next_list(api: Fake
         await until(lambda: api.get(SERVICE, "here", "ernie"))
 
 
+async def test_a_deletion_in_the_gap_of_a_watch_is_found_as_soon_as_it_watches_again(
+    api: FakeApi, kubeconfig: Path
+) -> None:
+    await api.put(CLAIM)
+    await api.put(deployment())
+    async with operating(kubeconfig):
+        await until(lambda: api.get(SERVICE, "here", "ernie"))
+        await quiet(api)
+        await api.remove(SERVICE, "here", "ernie", silently=True)
+        api.compact()
+        api.cut_watches()
+        await until(lambda: api.get(SERVICE, "here", "ernie"))
+
+
 async def test_an_operator_that_starts_after_the_fact_does_the_same(api: FakeApi, kubeconfig: Path) -> None:
     await api.put(CLAIM)
     await api.put(deployment())
