@@ -17,7 +17,7 @@ class Ernie45:
     """Token ids to hidden states, and hidden states to logits."""
 
     def __init__(self, config: ModelConfig, source: TensorSource) -> None:
-        # Rows are looked up in the stored table and converted afterwards: on a CPU it stays in the mapped file.
+        # Rows are looked up in the table as it is stored and converted afterwards: half the memory of a converted one.
         self._embedding = source.stored(EMBEDDING)
         self._rotary = Rotary(config.head_dim, config.rope_theta, source.device)
         self._layers = [Layer(config, source, f"model.layers.{index}.") for index in range(config.num_layers)]

@@ -1,4 +1,4 @@
-"""The checkpoint's tensors as torch tensors: mapped from the files, so that only what is kept is ever copied."""
+"""The checkpoint's tensors as torch tensors."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -28,8 +28,8 @@ class TensorSource(Protocol):
 class CheckpointSource:
     """Reads tensors from a checkpoint and reports bytes done and total.
 
-    On a CPU a tensor in the stored dtype is a view of the mapped file: its pages are read when touched and belong to
-    the page cache, so an embedding of which few rows are used costs little memory.
+    Files are mapped for reading, but every tensor given out is a copy: a mapped one would take the process down when
+    its file is replaced or the volume goes away.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class CheckpointSource:
         self.dtype = dtype
         self._checkpoint = checkpoint
         self._progress = progress
-        self._read: set[str] = set()
+        self._seen: set[str] = set()
         self._done = 0
         self._files: dict[str, Any] = {}
 
@@ -49,18 +49,21 @@ class CheckpointSource:
         Raises:
             KeyError: the model asks for a name that `expected_shapes` does not have: a bug in one of the two.
         """
-        return self.stored(name).to(self.dtype)
+        return self._read(name, self.dtype)
 
     def stored(self, name: str) -> Tensor:
         """Give a tensor on `device` in the dtype of the file."""
+        return self._read(name, None)
+
+    def _read(self, name: str, dtype: torch.dtype | None) -> Tensor:
         stored = self._checkpoint.tensors[name]
         file = str(stored.file)
         if file not in self._files:
             self._files[file] = safe_open(file, framework="pt")
         mapped: Tensor = self._files[file].get_tensor(name)
-        tensor = mapped.to(self.device)
-        if self._progress is not None and name not in self._read:
-            self._read.add(name)  # a tied embedding is asked for twice
+        tensor = mapped.to(self.device, dtype or mapped.dtype, copy=True)
+        if self._progress is not None and name not in self._seen:
+            self._seen.add(name)  # a tied embedding is asked for twice
             self._done += stored.end - stored.start
             self._progress(self._done, self._checkpoint.bytes)
         return tensor
