@@ -23,7 +23,7 @@ from wenxin_runtime import ipc
 from wenxin_runtime.ipc import Abort, Delta, EngineStats, Outputs, Ready, Shutdown, Submit, TokenLogprobs
 
 POLL_MS = 500
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 60.0
 EXIT = b"exit:"
 READY = Ready(
     max_model_len=256, kv_blocks=64, block_size=16, device="fake", dtype="float32", parameters=1, load_seconds=0.5

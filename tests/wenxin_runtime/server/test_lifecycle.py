@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.wenxin_runtime.server.conftest import Running, Start
-from tests.wenxin_runtime.server.processes import until
+from tests.wenxin_runtime.server.processes import TIMEOUT_SECONDS, until
 from wenxin_runtime.errors import EngineDied
 from wenxin_runtime.ipc import Fatal, Loading
 from wenxin_runtime.server.service import Stage
@@ -58,7 +58,7 @@ async def test_loading_progress_is_logged(start: Start, caplog: pytest.LogCaptur
 async def test_a_server_asked_to_stop_while_loading_stops_at_once(start: Start) -> None:
     async with start(ready=False, shutdown_delay=300) as server:
         server.stop.ask(300)
-        await asyncio.wait_for(server.task, 20)
+        await asyncio.wait_for(server.task, TIMEOUT_SECONDS)
 
 
 async def test_a_leaving_server_is_not_ready_but_serves_with_connection_close(start: Start) -> None:
@@ -95,7 +95,7 @@ async def test_a_draining_server_refuses_new_requests_and_finishes_all_it_accept
         await server.engine.write(second, 302, finish_reason="length")
         assert (await running)[-1] == "[DONE]"
         assert (await waiting).json()["choices"][0]["finish_reason"] == "length"
-        await asyncio.wait_for(server.task, 20)
+        await asyncio.wait_for(server.task, TIMEOUT_SECONDS)
         with pytest.raises(httpx.ConnectError):
             await server.client.get("/health")
 
@@ -116,7 +116,7 @@ async def test_what_is_open_after_the_drain_timeout_ends_with_an_error(start: St
         assert "[DONE]" not in events
         metrics = server.server.service.metrics
         assert metrics.registry.get_sample_value("wenxin_requests_total", {"finish_reason": "error"}) == 2
-        await asyncio.wait_for(server.task, 20)
+        await asyncio.wait_for(server.task, TIMEOUT_SECONDS)
 
 
 async def test_a_second_signal_ends_everything_at_once(start: Start) -> None:
@@ -127,12 +127,12 @@ async def test_a_second_signal_ends_everything_at_once(start: Start) -> None:
         await until_stage(server, Stage.LEAVING)
         server.stop.ask(300)
         assert (await pending).status_code == 503
-        await asyncio.wait_for(server.task, 20)
+        await asyncio.wait_for(server.task, TIMEOUT_SECONDS)
 
 
 async def check_died(server: Running, message: str, *, reason: str = "EngineDied", exit_code: int = 4) -> None:
     with pytest.raises(EngineDied, match=message) as caught:
-        await asyncio.wait_for(server.task, 20)
+        await asyncio.wait_for(server.task, TIMEOUT_SECONDS)
     assert (caught.value.reason, caught.value.exit_code) == (reason, exit_code)
 
 
@@ -191,7 +191,7 @@ async def test_an_engine_that_talks_nonsense_ends_the_server_and_every_request(s
         await server.engine.garble()
         assert (await pending).status_code == 503
         with pytest.raises(Exception, match="malformed"):
-            await asyncio.wait_for(server.task, 20)
+            await asyncio.wait_for(server.task, TIMEOUT_SECONDS)
 
 
 async def test_an_engine_that_dies_during_the_drain_fails_the_server(start: Start) -> None:

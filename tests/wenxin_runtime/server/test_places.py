@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.wenxin_runtime.server.conftest import Running, Start
-from tests.wenxin_runtime.server.processes import until
+from tests.wenxin_runtime.server.processes import TIMEOUT_SECONDS, until
 from wenxin_runtime.ipc import Submit
 from wenxin_runtime.tokenizer import Tokenizer
 
@@ -79,7 +79,7 @@ async def leave(
     writer.write(head.encode() + body)
     await writer.drain()
     if read:
-        await asyncio.wait_for(reader.readuntil(read), 20)
+        await asyncio.wait_for(reader.readuntil(read), TIMEOUT_SECONDS)
     return writer
 
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.wenxin_runtime.fake_engine import FakeEngine
-from tests.wenxin_runtime.server.processes import SERVE_WITH, ServerProcess, server_process, until
+from tests.wenxin_runtime.server.processes import SERVE_WITH, TIMEOUT_SECONDS, ServerProcess, server_process, until
 from wenxin_runtime import config as runtime_config
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.ipc import Fatal, Submit
@@ -40,7 +40,7 @@ async def serving(model_dir: Path, engine: FakeEngine, directory: Path, **flags)
 async def stream_of(url: str) -> AsyncIterator[AsyncIterator[str]]:
     """Open a stream of a completion and give its lines."""
     async with (
-        httpx.AsyncClient(base_url=url, timeout=20) as client,
+        httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS) as client,
         client.stream("POST", "/v1/completions", json={"prompt": "hi", "stream": True}) as response,
     ):
         lines = response.aiter_lines()
