@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("torch", "transformers", "tokenizers", "fastapi", "uvicorn", "kopf", "kubernetes")
+_PACKAGES = ("torch", "transformers", "tokenizers", "starlette", "uvicorn", "kopf", "aiohttp")
 
 
 def describe() -> dict[str, Any]:
