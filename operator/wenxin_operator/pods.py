@@ -123,6 +123,8 @@ def _container_problem(container: Raw) -> Problem | None:
         return Problem("ImagePullBackOff", _pull_message(container.get("image", ""), waiting.get("message", "")))
     if waiting.get("reason") in _WAITING_REASONS:
         return Problem(waiting["reason"], _cut(waiting.get("message", "")))
+    if (state.get("terminated") or {}).get("exitCode") == 0:
+        return None  # the pod's phase, Succeeded, comes one update later
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
     return termination(ended) if ended else None
 

@@ -67,6 +67,10 @@ def test_a_first_start_is_no_problem() -> None:
     assert problem({"metadata": {"name": "new"}}) is None
 
 
+def test_a_container_that_has_done_its_work_is_no_problem_before_its_pods_phase_says_so() -> None:
+    assert problem(pod(ended('{"digest": "sha256:0"}', code=0))) is None
+
+
 def test_a_container_that_recovered_is_no_problem() -> None:
     assert problem(pod({"state": {"running": {}}, "lastState": ended()["state"]}, ready=True)) is None
 
