@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class BlockTable:
     """One sequence's blocks, in order, and the keys of its full blocks as far as they have been needed.
 
