@@ -41,7 +41,7 @@ class EventRecorder:
             if name not in self._counts or not await self._repeat(event, name):
                 await self._first(event, name)
         except ApiError as error:
-            logger.warning("event %s not posted: %s", event.reason, error, extra={"key": str(event.regarding)})
+            logger.warning("event %s not posted: %s", event.reason, error)
 
     async def _first(self, event: Event, name: str) -> None:
         self._count(name, 1)

@@ -29,7 +29,7 @@ from wenxin_operator.reconcile import Outcome, reconcile
 from wenxin_operator.resync import Resync
 from wenxin_operator.settings import Settings
 from wenxin_operator.store import Store
-from wenxin_operator.telemetry import Telemetry
+from wenxin_operator.telemetry import ABOUT, Telemetry
 from wenxin_operator.work_queue import WorkQueue, work
 
 logger = logging.getLogger(__name__)
@@ -143,6 +143,7 @@ class Copy:
 
     async def _visit(self, key: Key) -> float | None:
         """One pass, if nobody else can be making one."""
+        ABOUT.set(key)
         if not self._elector.valid:
             return self._settings.lease_retry_period
         began = time.perf_counter()

@@ -7,6 +7,7 @@ import platform
 import sys
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -23,12 +24,15 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from wenxin_operator.names import OWNER_LABEL, RESOURCES, Raw
+from wenxin_operator.names import OWNER_LABEL, RESOURCES, Key, Raw
 
 try:
     VERSION = version("wenxin-operator")
 except PackageNotFoundError:  # pragma: no cover - run from a bare source tree
     VERSION = "0.0.0"
+
+ABOUT: ContextVar[Key | None] = ContextVar("ABOUT", default=None)
+"""The resource that this task works on: every log line names it."""
 
 OUTCOMES = ("changed", "unchanged", "failed")
 WRITES = ("PATCH", "DELETE")
@@ -132,15 +136,15 @@ class JsonLines(logging.Formatter):
     """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON; `key` names the resource that it is about."""
+        """The record as JSON; `key` is the resource that it is about: kind, namespace, name."""
         line = {
             "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if key := getattr(record, "key", None):
-            line["key"] = key
+        if key := ABOUT.get():
+            line["key"] = "/".join(key)
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
@@ -154,8 +158,8 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as text."""
-        key = getattr(record, "key", None)
-        return super().format(record) + (f"  [{key}]" if key else "")
+        key = ABOUT.get()
+        return super().format(record) + (f"  [{'/'.join(key)}]" if key else "")
 
 
 def log_to_stderr(level: str, form: str) -> None:

@@ -170,7 +170,6 @@ async def work(queue: WorkQueue[K], visit: Callable[[K], Awaitable[float | None]
                 delay,
                 error,
                 exc_info=None if isinstance(error, OperatorError) else error,  # a defect of ours: say where
-                extra={"key": str(key)},
             )
         else:
             queue.forget(key)

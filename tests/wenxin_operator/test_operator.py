@@ -232,6 +232,7 @@ async def test_the_program_runs_from_the_environment_and_ends_at_a_signal(api: F
             program.kill()
             await program.wait()
     assert b"Traceback" not in log + rest
+    assert b'"key": "WenxinDeployment/here/ernie"' in log + rest
     assert api.get(JOB, "here", api.of("jobs")[0]["metadata"]["name"])
 
 

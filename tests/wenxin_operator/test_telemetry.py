@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from wenxin_operator.names import WENXIN_DEPLOYMENT, WENXIN_MODEL, Key
 from wenxin_operator.probes import Probes
-from wenxin_operator.telemetry import VERSION, JsonLines, Telemetry, TextLines, log_to_stderr
+from wenxin_operator.telemetry import ABOUT, VERSION, JsonLines, Telemetry, TextLines, log_to_stderr
 
 
 def samples(telemetry: Telemetry) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -92,16 +92,22 @@ def test_two_operators_in_one_process_count_apart() -> None:
     assert value(second, "reconcile_total", kind=WENXIN_MODEL, outcome="failed") == 0
 
 
-def record(message: str = "hello", *arguments: object, **extra: object) -> logging.LogRecord:
-    made = logging.getLogger("here").makeRecord(
-        "here", logging.WARNING, "file", 1, message, arguments, None, extra=extra
-    )
+def record(message: str = "hello", *arguments: object) -> logging.LogRecord:
+    made = logging.getLogger("here").makeRecord("here", logging.WARNING, "file", 1, message, arguments, None)
     made.created = 0.5
     return made
 
 
+@pytest.fixture
+def about_a_model() -> Iterator[None]:
+    token = ABOUT.set(Key(WENXIN_MODEL, "here", "ernie"))
+    yield
+    ABOUT.reset(token)
+
+
+@pytest.mark.usefixtures("about_a_model")
 def test_a_log_line_is_json_with_its_resource() -> None:
-    line = json.loads(JsonLines().format(record("文 %s", "x", key="WenxinModel/here/ernie")))
+    line = json.loads(JsonLines().format(record("文 %s", "x")))
     assert line == {
         "time": "1970-01-01T00:00:00.500+00:00",
         "level": "warning",
@@ -122,9 +128,14 @@ def test_a_log_line_carries_the_traceback_on_one_line() -> None:
     assert "ValueError: invalid literal" in json.loads(line)["error"]
 
 
+@pytest.mark.usefixtures("about_a_model")
 def test_a_line_for_people_ends_with_its_resource() -> None:
-    assert TextLines().format(record(key=Key("WenxinModel", "here", "ernie"))).endswith("]")
+    assert TextLines().format(record()).endswith("here: hello  [WenxinModel/here/ernie]")
+
+
+def test_a_line_about_no_resource_names_none() -> None:
     assert TextLines().format(record()).endswith("here: hello")
+    assert "key" not in json.loads(JsonLines().format(record()))
 
 
 @pytest.fixture
