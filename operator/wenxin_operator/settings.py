@@ -12,29 +12,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from wenxin_operator.api.fields import seconds
 from wenxin_operator.errors import ConfigurationError
 
 PREFIX = "WENXIN_OPERATOR_"
 IN_CLUSTER_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
-# A Service named wenxin-operator puts these into every pod of its namespace (Docker-link variables).
-_SERVICE_LINKS = re.compile(r"(SERVICE_(HOST|PORT)|PORT)(_\w+)?")
-
-_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+# A Service named wenxin-operator or wenxin-operator-metrics puts these into every pod of its namespace.
+_SERVICE_LINKS = re.compile(r"(\w+_)?(SERVICE_(HOST|PORT)|PORT)(_\w+)?")
 
 
-def parse_duration(text: str | float) -> float:
-    """Seconds of a Go-style duration such as `1m30s`; a number is seconds already.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if not isinstance(text, str):
-        return float(text)
-    if not re.fullmatch(f"(?:{_DURATION.pattern})+", text):
-        raise ValueError(f"{text!r} is no duration: write it like 90s, 1m30s or 500ms")
-    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION.findall(text))
+def _seconds(given: str | float) -> float:
+    """A variable is Go-style text; code gives seconds."""
+    return seconds(given) if isinstance(given, str) else float(given)
 
 
 def _split(text: Any) -> Any:
@@ -45,7 +35,7 @@ def _own_namespace() -> str:
     return IN_CLUSTER_NAMESPACE.read_text().strip() if IN_CLUSTER_NAMESPACE.exists() else "wenxin-system"
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
@@ -116,16 +106,14 @@ class Settings(BaseModel):
         Raises:
             ConfigurationError: a value is wrong, or a variable of ours is unknown (a typing error, most likely).
         """
-        given = {
-            name.removeprefix(PREFIX): value
-            for name, value in environment.items()
-            if name.startswith(PREFIX) and not _SERVICE_LINKS.fullmatch(name.removeprefix(PREFIX))
-        }
-        unknown = sorted(given.keys() - {variable(field).removeprefix(PREFIX) for field in cls.model_fields})
-        if unknown:
-            raise ConfigurationError(f"unknown variable {PREFIX}{unknown[0]}: `wenxin-operator --help` lists them all")
+        given = {n.removeprefix(PREFIX).lower(): value for n, value in environment.items() if n.startswith(PREFIX)}
+        unknown = sorted(given.keys() - cls.model_fields.keys())
+        if unknown := [name for name in unknown if not _SERVICE_LINKS.fullmatch(name.upper())]:
+            raise ConfigurationError(
+                f"unknown variable {variable(unknown[0])}: `wenxin-operator --help` lists them all"
+            )
         try:
-            return cls.model_validate({name.lower(): value for name, value in given.items() if value})
+            return cls.model_validate({name: given[name] for name in given.keys() & cls.model_fields if given[name]})
         except ValidationError as error:
             raise ConfigurationError(_first_problem(error)) from None
 

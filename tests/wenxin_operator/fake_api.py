@@ -18,6 +18,7 @@ from aiohttp import web
 from wenxin_operator.names import RESOURCES
 
 Object = dict[str, Any]
+BOOKMARK_SECONDS = 30.0
 EXTRA = {"events.k8s.io/v1": {"events": "Event"}, "coordination.k8s.io/v1": {"leases": "Lease"}}
 
 
@@ -70,7 +71,6 @@ class FakeApi:
     down: bool = False  # connections break
     silent: bool = False  # nothing is answered
     token: str | None = None  # when set, the only one that is let in
-    bookmark_seconds: float = 30.0
     watch_error: int | None = None  # what every watch ends with
 
     def __post_init__(self) -> None:
@@ -111,7 +111,9 @@ class FakeApi:
 
     async def put(self, manifest: Object, *, status: bool = False) -> Object:
         """Create or replace an object as somebody else than the operator would."""
-        target = self.target(manifest["apiVersion"], manifest["kind"], **_names(manifest))
+        target = self.target(
+            manifest["apiVersion"], manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+        )
         live = self.objects.get(target.key, {})
         merged = {**live, **copy.deepcopy(manifest), "metadata": {**live.get("metadata", {}), **manifest["metadata"]}}
         if not status and "status" in live:
@@ -215,7 +217,7 @@ class FakeApi:
             since = self.version
             async with self._changed:
                 try:
-                    await asyncio.wait_for(self._changed.wait(), self.bookmark_seconds)
+                    await asyncio.wait_for(self._changed.wait(), BOOKMARK_SECONDS)
                 except TimeoutError:
                     yield "BOOKMARK", {"metadata": {"resourceVersion": str(self.version)}}
 
@@ -366,10 +368,6 @@ def _seen(request: web.Request, target: Target) -> Request:
     return Request(
         verb, target.group, target.resource, target.namespace, target.name, request.content_type, request.query_string
     )
-
-
-def _names(manifest: Object) -> dict[str, str]:
-    return {"namespace": manifest["metadata"]["namespace"], "name": manifest["metadata"]["name"]}
 
 
 def _kind_of(target: Target) -> str:
