@@ -107,8 +107,8 @@ class Settings(BaseModel):
             ConfigurationError: a value is wrong, or a variable of ours is unknown (a typing error, most likely).
         """
         given = {n.removeprefix(PREFIX).lower(): value for n, value in environment.items() if n.startswith(PREFIX)}
-        unknown = sorted(given.keys() - cls.model_fields.keys())
-        if unknown := [name for name in unknown if not _SERVICE_LINKS.fullmatch(name.upper())]:
+        unknown = sorted(n for n in given.keys() - cls.model_fields if not _SERVICE_LINKS.fullmatch(n.upper()))
+        if unknown:
             raise ConfigurationError(
                 f"unknown variable {variable(unknown[0])}: `wenxin-operator --help` lists them all"
             )
