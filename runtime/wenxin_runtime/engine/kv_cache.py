@@ -54,7 +54,9 @@ def block_bytes(model: ModelConfig, block_size: int, element_bytes: int) -> int:
 
 
 def size(config: RuntimeConfig, model: ModelConfig, budget_bytes: int, element_bytes: int) -> KVCacheSize:
-    """Fit the cache into `budget_bytes`; no larger than all slots at full length could use.
+    """Fit the cache into `budget_bytes`, but no larger than is of use.
+
+    That is all slots at full length, and with prefix caching as much again for the prefixes of sequences that ended.
 
     Raises:
         ConfigError: --max-model-len exceeds the checkpoint's context, or the cache cannot hold one such sequence.
@@ -64,7 +66,8 @@ def size(config: RuntimeConfig, model: ModelConfig, budget_bytes: int, element_b
         raise ConfigError(f"--max-model-len {wanted} exceeds the checkpoint's context of {model.context_length} tokens")
     per_block = block_bytes(model, config.block_size, element_bytes)
     per_sequence = -(-wanted // config.block_size)
-    blocks = min(budget_bytes // per_block, config.max_num_seqs * per_sequence)
+    of_use = config.max_num_seqs * per_sequence * (2 if config.enable_prefix_caching else 1)
+    blocks = min(budget_bytes // per_block, of_use)
     room = blocks * config.block_size
     if room < wanted and (config.max_model_len or blocks == 0):
         raise ConfigError(

@@ -23,7 +23,7 @@ def config(directory, **flags) -> RuntimeConfig:
 def test_ready_says_what_is_served(tiny):
     progress = []
     ready = start(config(tiny, max_model_len=1000, max_num_seqs=2), lambda *report: progress.append(report)).ready
-    assert (ready.max_model_len, ready.kv_blocks, ready.block_size) == (1000, 2 * 63, 16)
+    assert (ready.max_model_len, ready.kv_blocks, ready.block_size) == (1000, 2 * 2 * 63, 16)
     assert (ready.device, ready.dtype, ready.parameters) == ("cpu", "float32", 283_072)
     assert ready.load_seconds > 0
     assert progress[-1] == (283_072 * 4, 283_072 * 4)
@@ -106,6 +106,8 @@ def test_a_cpus_cache_is_half_of_what_is_free_and_at_most_2_gib(tiny):
     assert kv_cache.cpu_budget(config(tiny, kv_cache_memory_bytes=77), available_bytes=1000) == 77
 
 
-def test_the_cache_is_no_larger_than_all_slots_could_fill(tiny):
-    size = kv_cache.size(config(tiny, max_num_seqs=3, max_model_len=32), read_model_config(tiny), 2**40, 4)
-    assert (size.blocks, size.max_model_len) == (6, 32)
+def test_the_cache_is_no_larger_than_all_slots_and_as_many_cached_prefixes_could_fill(tiny):
+    flags = {"max_num_seqs": 3, "max_model_len": 32}
+    model = read_model_config(tiny)
+    assert kv_cache.size(config(tiny, **flags, enable_prefix_caching=False), model, 2**40, 4).blocks == 6
+    assert kv_cache.size(config(tiny, **flags), model, 2**40, 4).blocks == 12
