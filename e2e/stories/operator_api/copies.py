@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,7 +125,8 @@ def prepare(plane: ControlPlane, *, watch: tuple[str, ...] = ()) -> World:
         plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(manifest))
     shown = [f"--show-only=templates/{name}.yaml" for name in ("rbac", "serviceaccount")]
     plane.kubectl("apply", "-f", "-", stdin=template(*shown, f"--set-json=watchNamespaces={json.dumps(watch)}"))
-    world = World(plane, Path(tempfile.mkdtemp(prefix="wenxin-copies-")))
+    world = World(plane, plane.directory / "copies")  # goes when the control plane goes
+    world.folder.mkdir()
     config = json.loads(plane.kubeconfig.read_text())
     token = plane.kubectl("create", "token", NAME, "-n", NAMESPACE, "--duration=1h").strip()
     config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
