@@ -136,7 +136,7 @@ def _deployment_findings(
     yield accepted
     yield model_ready
     yield progressing
-    yield _available(pods)
+    yield _available(plan, pods)
     yield _ready(accepted, model_ready, progressing, plan, pods)
 
 
@@ -190,10 +190,10 @@ def _hindered(plan: DeploymentPlan, failure: Failure | None) -> Finding | None:
     return finding("Progressing", "NotAccepted", "no spec has been accepted yet")
 
 
-def _available(pods: _Pods) -> Finding:
+def _available(plan: DeploymentPlan, pods: _Pods) -> Finding:
     if pods.any_answering:
         return Finding("Available", holds=True, reason="Answering", message="the endpoint answers")
-    if pods.wanted == 0:
+    if plan.decision.target and pods.wanted == 0:
         return finding("Available", "ScaledToZero", "spec.replicas is 0")
     return finding("Available", "NoPodAnswers", "no pod is ready and in the Service's EndpointSlice")
 

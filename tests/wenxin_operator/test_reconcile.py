@@ -75,6 +75,7 @@ class TestFromNothing:
         cluster.create(WENXIN_DEPLOYMENT, "ernie", INLINE)
         await cluster.settle()
         assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "ModelReady")["reason"] == "Inspecting"
+        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Available")["reason"] == "NoPodAnswers"
         cluster.finish_inspection("ernie")
         await cluster.settle()
         assert cluster.objects[DEPLOYMENT, "ernie"]["spec"]["replicas"] == 1
