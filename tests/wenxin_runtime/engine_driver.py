@@ -31,7 +31,7 @@ class Answer:
 
 
 def engine_of(model_dir, **flags) -> Engine:
-    return start(RuntimeConfig(model_dir=str(model_dir), device="cpu", **flags)).engine
+    return start(RuntimeConfig(model_dir=str(model_dir), device="cpu", cpu_threads=1, **flags)).engine
 
 
 def submit(request_id: str, prompt: Sequence[int], *, salt: str = "", **sampling) -> Submit:

@@ -17,7 +17,7 @@ BLOCK_BYTES = 24_576
 
 
 def config(directory, **flags) -> RuntimeConfig:
-    return RuntimeConfig(model_dir=str(directory), device="cpu", **flags)
+    return RuntimeConfig(model_dir=str(directory), device="cpu", cpu_threads=1, **flags)
 
 
 def test_ready_says_what_is_served(tiny):
