@@ -1,5 +1,6 @@
 """What the stories share: one cluster, one installed operator, one tiny endpoint, one claim with checkpoints."""
 
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -33,19 +34,27 @@ def checkpoints(operator: Operator, cluster: Cluster) -> Iterator[str]:
     It goes with its module: as long as a wrong model exists, the operator tries it again now and then.
     """
     del operator  # first, so that its CRDs are there
-    with cluster.namespace("checkpoints", labels=RESTRICTED) as name:
+    with cluster.namespace(f"checkpoints-{secrets.token_hex(2)}", labels=RESTRICTED) as name:
         cluster.apply(written.manifests(), namespace=name)
         cluster.wait_condition("job/write-checkpoints", "Complete", namespace=name)
         yield name
 
 
-@pytest.fixture
-def tiny(operator: Operator, cluster: Cluster) -> Endpoint:
-    """examples/tiny.yaml, Ready, as it is written, whatever the story before did to it."""
+@pytest.fixture(scope="session")
+def tiny_of_this_session(operator: Operator, cluster: Cluster) -> Endpoint:
+    """The deployment of examples/tiny.yaml; pods that an earlier session left, of an older image, are gone."""
     del operator
-    cluster.apply(demo.EXAMPLE, namespace=PLACE)
     manifests = yaml.safe_load_all(demo.EXAMPLE.read_text())
     (manifest,) = [each for each in manifests if each["kind"] == "WenxinDeployment"]
     endpoint = Endpoint(cluster, manifest, PLACE)
-    endpoint.ready()
+    cluster.delete(endpoint.id, namespace=PLACE)
+    cluster.wait(lambda: not endpoint.pods(), seconds=60, what="an earlier session's pods to go", namespace=PLACE)
     return endpoint
+
+
+@pytest.fixture
+def tiny(tiny_of_this_session: Endpoint, cluster: Cluster) -> Endpoint:
+    """examples/tiny.yaml, Ready, as it is written, whatever the story before did to it."""
+    cluster.apply(demo.EXAMPLE, namespace=PLACE)
+    tiny_of_this_session.ready()
+    return tiny_of_this_session

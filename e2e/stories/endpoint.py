@@ -81,11 +81,6 @@ class Endpoint:
         (child,) = [child for name, child in self.children().items() if name.startswith(f"{kind}/")]
         return child
 
-    def events(self) -> list[str]:
-        """Reasons of the events about it."""
-        found = self.cluster.list("events", namespace=self.namespace)
-        return [event["reason"] for event in found if event["involvedObject"].get("name") == self.name]
-
     def url(self) -> AbstractContextManager[str]:
         """The base URL of its Service for as long as the block lasts."""
         return self.cluster.service(self.name, 8000, namespace=self.namespace)

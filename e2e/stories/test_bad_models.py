@@ -50,6 +50,14 @@ def test_the_model_is_not_ready_and_the_message_names_what_is_wrong(
     assert "digest" not in found["status"], summary(found)
 
 
+def test_good_weights_become_ready_without_a_word_of_warning(cluster: Cluster, checkpoints: str) -> None:
+    cluster.apply(_model("good", "pvc://models/tiny"), namespace=checkpoints)
+    cluster.wait_condition("wenxinmodel/good", "Ready", namespace=checkpoints, seconds=SECONDS)
+    events = cluster.list("events", namespace=checkpoints)
+    warnings = [event for event in events if event["type"] == "Warning"]
+    assert [event for event in warnings if event["involvedObject"]["name"] == "good"] == []
+
+
 def test_a_claim_that_comes_later_is_noticed(cluster: Cluster, checkpoints: str) -> None:
     name = "late-claim"
     cluster.apply(_model(name, "pvc://late/tiny"), namespace=checkpoints)

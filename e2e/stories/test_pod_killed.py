@@ -3,9 +3,6 @@
 from e2e.stories.endpoint import Endpoint
 from e2e.stories.streams import streaming
 
-# Process 1 of a container cannot be killed from inside; all its descendants can, and SIGKILL leaves no time for words.
-KILL_ALL = "import os, signal; os.kill(-1, signal.SIGKILL)"
-
 
 def test_a_stream_of_a_pod_that_vanishes_ends_without_done_and_the_next_request_succeeds(tiny: Endpoint) -> None:
     pod = tiny.pod()["metadata"]

@@ -11,9 +11,7 @@ import openai
 import pytest
 
 from docs.readme import READMES, REPOSITORY, cluster_blocks
-from e2e.stories.endpoint import Endpoint, condition, summary
-
-QUESTION = [{"role": "user", "content": "你好"}]
+from e2e.stories.endpoint import Endpoint, summary
 
 
 def test_one_yaml_becomes_an_endpoint_that_is_ready(tiny: Endpoint) -> None:
@@ -62,11 +60,23 @@ def test_the_openai_package_streams_a_chat_answer_through_the_service(tiny: Endp
     assert 1 <= chunks[-1].usage.completion_tokens <= 16
 
 
-def test_an_unknown_model_name_is_answered_404_with_the_name(tiny: Endpoint) -> None:
+@pytest.mark.parametrize(
+    ("body", "status", "word"),
+    [
+        pytest.param('{"model": "gpt", "prompt": "a"}', 404, "gpt", id="unknown model"),
+        pytest.param('{"model": "tiny", "prompt": "a"', 400, "JSON", id="malformed JSON"),
+        pytest.param('{"model": "tiny", "prompt": "a", "max_tokens": -1}', 400, "max_tokens", id="negative max_tokens"),
+        pytest.param(json.dumps({"model": "tiny", "prompt": [5] * 8192}), 400, "8192", id="prompt too long"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_is_told_why_and_disturbs_nobody(
+    tiny: Endpoint, body: str, status: int, word: str
+) -> None:
     with tiny.client() as client:
-        answer = client.post("/v1/chat/completions", json={"model": "gpt", "messages": QUESTION})
-    assert answer.status_code == 404
-    assert "gpt" in answer.json()["error"]["message"]
+        answer = client.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status
+    assert word in answer.json()["error"]["message"]
+    assert tiny.ask()
 
 
 @pytest.mark.usefixtures("tiny")
@@ -108,15 +118,6 @@ def test_metrics_count_what_was_asked(tiny: Endpoint) -> None:
         client.post("/v1/completions", json={"model": "tiny", "prompt": "你", "max_tokens": 5, "ignore_eos": True})
         after = _value(client.get("/metrics").text, "wenxin_generation_tokens_total")
     assert after - before == 5
-
-
-def test_the_resource_tells_its_story_in_events(tiny: Endpoint) -> None:
-    assert tiny.events()
-
-
-def test_ready_speaks_of_the_newest_generation(tiny: Endpoint) -> None:
-    resource = tiny.get()
-    assert condition(resource, "Ready")["observedGeneration"] == resource["metadata"]["generation"]
 
 
 def _value(metrics: str, name: str) -> float:
