@@ -121,6 +121,7 @@ def _transformers(plan: Plan, model_dir: Path, dtype: str, batches: list[Prompts
         text=True,
         stdout=subprocess.PIPE,
         check=True,
+        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},  # as our engine sets it, or a busy host would flatter us
     )
     return [
         [Stream(s["started"], tuple(s["arrivals"]), tuple(s["token_ids"])) for s in batch]
