@@ -61,6 +61,7 @@ docs: setup ## Write docs/reference from the fields, flags, settings and metrics
 .PHONY: bench
 bench: setup ## Measure us and the peers side by side; results go to bench/results
 	$(BIN)/python -m bench.serve_cpu
+	$(BIN)/python -m bench.reconcile
 
 .PHONY: lock
 lock: setup ## Resolve the dependencies anew into locks/
