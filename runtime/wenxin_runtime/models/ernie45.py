@@ -10,7 +10,7 @@ from wenxin_runtime.layers.norm import RMSNorm
 from wenxin_runtime.layers.rotary import Rotary, rotate_
 from wenxin_runtime.weights.loading import TensorSource
 from wenxin_runtime.weights.model_config import ModelConfig
-from wenxin_runtime.weights.names import EMBEDDING, HEAD
+from wenxin_runtime.weights.names import EMBEDDING, HEAD, LAST_NORM
 
 
 class Ernie45:
@@ -21,7 +21,7 @@ class Ernie45:
         self._embedding = source.stored(EMBEDDING)
         self._rotary = Rotary(config.head_dim, config.rope_theta, source.device)
         self._layers = [Layer(config, source, f"model.layers.{index}.") for index in range(config.num_layers)]
-        self._norm = RMSNorm(source("model.norm.weight"), config.rms_norm_eps)
+        self._norm = RMSNorm(source(LAST_NORM), config.rms_norm_eps)
         self._head = linear(source(EMBEDDING if config.tie_word_embeddings else HEAD))
         self._dtype = source.dtype
 

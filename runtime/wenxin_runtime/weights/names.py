@@ -12,6 +12,7 @@ _UNUSED = re.compile(r"mtp|rotary_emb\.inv_freq$")
 PADDLE = re.compile(r"^ernie\.|\.qkv_proj\.|\.up_gate_proj\.")
 
 EMBEDDING = "model.embed_tokens.weight"
+LAST_NORM = "model.norm.weight"
 HEAD = "lm_head.weight"
 
 
@@ -24,7 +25,7 @@ def expected_shapes(config: ModelConfig) -> Shapes:
     """List every tensor that the model reads."""
     shapes: Shapes = {
         EMBEDDING: (config.vocab_size, config.hidden_size),
-        "model.norm.weight": (config.hidden_size,),
+        LAST_NORM: (config.hidden_size,),
     }
     if not config.tie_word_embeddings:
         shapes[HEAD] = (config.vocab_size, config.hidden_size)
