@@ -95,8 +95,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_fixture_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", help="directory to write to; made if missing")
-    parser.add_argument("--arch", default="ernie4_5", help="architecture (default: %(default)s)")
-    parser.add_argument("--size", default="tiny", help="tiny or 0.3b (default: %(default)s)")
+    parser.add_argument("--arch", default="ernie4_5", help="ernie4_5 or ernie4_5_moe (default: %(default)s)")
+    parser.add_argument(
+        "--size",
+        default="tiny",
+        help="tiny, or the released shape: 0.3b (ernie4_5), 21b-a3b (ernie4_5_moe) (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16 (default: %(default)s)")
     parser.add_argument("--vocab-size", type=int, help="rows of the embedding (default: the size's own)")

@@ -11,10 +11,32 @@ from wenxin_runtime.errors import CheckpointError
 ARCHITECTURES = {
     "Ernie4_5ForCausalLM": "Ernie4_5ForCausalLM",
     "Ernie4_5_ForCausalLM": "Ernie4_5ForCausalLM",
+    "Ernie4_5_MoeForCausalLM": "Ernie4_5_MoeForCausalLM",
 }
-_ARCHITECTURE_OF_MODEL_TYPE = {"ernie4_5": "Ernie4_5ForCausalLM"}
+_ARCHITECTURE_OF_MODEL_TYPE = {"ernie4_5": "Ernie4_5ForCausalLM", "ernie4_5_moe": "Ernie4_5_MoeForCausalLM"}
 _DEFAULT_ROPE_THETA = 500_000.0
 _DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoEConfig:
+    """The mixture of experts in some of the layers.
+
+    Attributes:
+        layers: Indices of the layers that have experts; the others are dense.
+        num_experts: Routed experts of such a layer.
+        top_k: How many of them each token goes through.
+        expert_size: Width of one expert's MLP.
+        num_shared: Experts that every token goes through, stored as one MLP of `num_shared * expert_size`.
+        norm_min: Least divisor when the weights of the chosen experts are scaled to a sum of 1.
+    """
+
+    layers: frozenset[int]
+    num_experts: int
+    top_k: int
+    expert_size: int
+    num_shared: int
+    norm_min: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +49,7 @@ class ModelConfig:
         context_length: Positions the model was trained for (`max_position_embeddings`).
         dtype: Stored dtype by config.json, None where it does not say.
         eos_token_ids: Tokens that end an answer.
+        moe: None for a dense model.
     """
 
     architecture: str
@@ -45,6 +68,12 @@ class ModelConfig:
     dtype: str | None
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
+    moe: MoEConfig | None
+
+    @property
+    def head_bias(self) -> bool:
+        """Whether the head has a bias: transformers gives it one by `use_bias` in the mixture of experts only."""
+        return self.use_bias and self.moe is not None
 
 
 def read_model_config(model_dir: Path) -> ModelConfig:
@@ -81,6 +110,7 @@ def read_model_config(model_dir: Path) -> ModelConfig:
         dtype=_dtype(raw),
         bos_token_id=raw.get("bos_token_id"),
         eos_token_ids=_eos_token_ids(model_dir, raw),
+        moe=_moe(raw) if architecture == "Ernie4_5_MoeForCausalLM" else None,
     )
     if config.num_heads % config.num_kv_heads:
         raise raw.error("num_key_value_heads", f"must divide num_attention_heads {config.num_heads}")
@@ -116,9 +146,13 @@ class _Fields:
         return default if value is None else value
 
     def positive(self, name: str, default: int | None = None) -> int:
+        return self.whole(name, default, least=1)
+
+    def whole(self, name: str, default: int | None = None, least: int = 0) -> int:
         value = self.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.error(name, "must be a positive whole number")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            demand = "positive whole number" if least == 1 else f"whole number of at least {least}"
+            raise self.error(name, f"must be a {demand}")
         return value
 
     def number(self, name: str, default: float) -> float:
@@ -153,6 +187,25 @@ def _refuse_unserved(raw: _Fields) -> None:
         raise raw.error("hidden_act", "must be silu")
     if raw.get("compression_ratio", 1.0) != 1.0:
         raise raw.error("compression_ratio", "must be 1.0")
+
+
+def _moe(raw: _Fields) -> MoEConfig:
+    """Read the experts; what a file leaves out is as in transformers' Ernie4_5_MoeConfig. End -1 is the last layer."""
+    num_layers = raw.positive("num_hidden_layers")
+    start, interval = raw.whole("moe_layer_start_index", 1), raw.positive("moe_layer_interval", 1)
+    end = raw.whole("moe_layer_end_index", -1, least=-1)
+    last = num_layers - 1 if end == -1 else end
+    config = MoEConfig(
+        layers=frozenset(i for i in range(num_layers) if (i + 1) % interval == 0 and start <= i <= last),
+        num_experts=raw.positive("moe_num_experts"),
+        top_k=raw.positive("moe_k"),
+        expert_size=raw.positive("moe_intermediate_size"),
+        num_shared=raw.whole("moe_num_shared_experts", 2),
+        norm_min=raw.number("moe_norm_min", 1e-12),
+    )
+    if config.top_k > config.num_experts:
+        raise raw.error("moe_k", f"must be at most moe_num_experts {config.num_experts}")
+    return config
 
 
 def _rope_theta(raw: _Fields) -> float:

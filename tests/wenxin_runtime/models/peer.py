@@ -4,7 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Ernie4_5Config, Ernie4_5ForCausalLM
+from transformers import (
+    Ernie4_5_MoeConfig,
+    Ernie4_5_MoeForCausalLM,
+    Ernie4_5Config,
+    Ernie4_5ForCausalLM,
+    PreTrainedModel,
+)
 
 SMALL = {
     "vocab_size": 300,
@@ -18,13 +24,35 @@ SMALL = {
 }
 
 
+SMALL_MOE = SMALL | {
+    "num_hidden_layers": 3,
+    "moe_num_experts": 8,
+    "moe_k": 3,
+    "moe_intermediate_size": 40,
+    "moe_num_shared_experts": 2,
+    "moe_layer_start_index": 1,
+}
+
+
 def make(directory: Path, seed: int = 0, dtype: torch.dtype = torch.float32, **overrides: Any) -> Ernie4_5ForCausalLM:
-    """Save a random model; norms and biases are random too, for transformers sets them to one and zero."""
+    """Save a random dense model."""
+    return _save(Ernie4_5ForCausalLM, Ernie4_5Config, directory, seed, dtype, SMALL | overrides)
+
+
+def make_moe(directory: Path, seed: int = 0, dtype: torch.dtype = torch.float32, **overrides: Any) -> PreTrainedModel:
+    """Save a random mixture of experts, with correction biases that outweigh the scores they correct."""
+    return _save(Ernie4_5_MoeForCausalLM, Ernie4_5_MoeConfig, directory, seed, dtype, SMALL_MOE | overrides)
+
+
+def _save(
+    kind: Any, config_kind: Any, directory: Path, seed: int, dtype: torch.dtype, overrides: dict[str, Any]
+) -> Any:
+    """Norms and biases are random too, for transformers sets them to one and zero."""
     theta = overrides.pop("rope_theta", None)
     rope = {"rope_parameters": {"rope_type": "default", "rope_theta": theta}} if theta else {}
-    config = Ernie4_5Config(**SMALL | overrides | rope, attn_implementation="sdpa")
+    config = config_kind(**overrides | rope, attn_implementation="sdpa")
     torch.manual_seed(seed)
-    model = Ernie4_5ForCausalLM(config).eval()
+    model = kind(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:
@@ -43,6 +71,6 @@ def load(directory: Path) -> Ernie4_5ForCausalLM:
 
 
 @torch.inference_mode()
-def logprobs(model: Ernie4_5ForCausalLM, token_ids: list[int]) -> torch.Tensor:
+def logprobs(model: PreTrainedModel, token_ids: list[int]) -> torch.Tensor:
     """[tokens, vocab]: row i is the distribution of token i + 1."""
     return model(torch.tensor([token_ids])).logits[0].float().log_softmax(-1)

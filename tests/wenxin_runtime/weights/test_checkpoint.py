@@ -92,7 +92,7 @@ def test_a_broken_config_asks_for_a_new_download(checkpoint, content):
     [
         ({"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
         (
-            {"architectures": ["Ernie4_5_MoeForCausalLM"]},
+            {"architectures": ["LlamaForCausalLM"]},
             "is not served by this release; it serves Ernie4_5ForCausalLM",
         ),
         ({"architectures": None, "model_type": "bert"}, "is not served by this release"),
