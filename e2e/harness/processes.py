@@ -87,7 +87,8 @@ def start(
         command: the program and its arguments.
         log: file for standard output and error.
         network: a network namespace (a path such as /run/netns/wenxin) to run it in.
-        dies_with_parent: kill it when the thread that starts it ends, however that ends.
+        dies_with_parent: kill it when the thread that starts it ends, however that ends. In the instant until the
+            command itself runs this does not hold yet.
         environment: replaces the environment; by default ours without its proxy settings.
     """
     words = tuple(map(str, command))

@@ -74,8 +74,10 @@ def test_a_process_can_be_told_to_die_with_its_parent(log: Path) -> None:
     script = textwrap.dedent("""
         import os, signal, sys
         from pathlib import Path
-        from e2e.harness.processes import start
+        from e2e.harness.processes import start, wait_until
         child = start("sleeper", ["sleep", "60"], log=Path(sys.argv[1]), dies_with_parent=True)
+        command = Path(f"/proc/{child.pid}/cmdline")  # it is setpriv until the death signal is set
+        wait_until(lambda: command.read_bytes().startswith(b"sleep"), seconds=10, processes=[], what="sleep")
         print(child.pid, child.started, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """)
