@@ -4,6 +4,9 @@ from pathlib import Path
 import pytest
 
 from tests.wenxin_operator.fake_api import FakeApi
+from tests.wenxin_operator.fake_cluster import FakeCluster, claim
+from tests.wenxin_operator.passes import INLINE
+from wenxin_operator.names import WENXIN_DEPLOYMENT
 
 
 @pytest.fixture
@@ -18,3 +21,17 @@ def kubeconfig(api: FakeApi, tmp_path: Path) -> Path:
     context = "contexts: [{name: a, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]"
     path.write_text(f"current-context: a\n{context}\nclusters: [{{name: c, cluster: {{server: '{api.url}'}}}}]\n")
     return path
+
+
+@pytest.fixture
+async def cluster() -> FakeCluster:
+    """One CPU deployment that serves with one replica, at rest."""
+    cluster = FakeCluster()
+    claim(cluster)
+    cluster.create(WENXIN_DEPLOYMENT, "ernie", INLINE)
+    await cluster.settle()
+    cluster.finish_inspection("ernie")
+    await cluster.settle()
+    cluster.run_pods("ernie")
+    await cluster.settle()
+    return cluster
