@@ -10,6 +10,18 @@ from wenxin_operator.names import (
 )
 
 
+async def serving_a_shared_model() -> FakeCluster:
+    """One deployment that names a verified WenxinModel by reference."""
+    cluster = FakeCluster()
+    claim(cluster)
+    cluster.create(WENXIN_MODEL, "shared", {"source": "pvc://weights/ernie"})
+    cluster.create(WENXIN_DEPLOYMENT, "ernie", {**INLINE, "model": {"ref": "shared"}})
+    await cluster.settle()
+    cluster.finish_inspection("shared")
+    await cluster.settle()
+    return cluster
+
+
 class TestModel:
     async def test_a_missing_claim_is_named_with_the_field(self) -> None:
         cluster = FakeCluster()
@@ -134,26 +146,14 @@ class TestModel:
         assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Available")["status"] == "True"
 
     async def test_a_shared_model_that_is_deleted_leaves_the_pods(self) -> None:
-        cluster = FakeCluster()
-        claim(cluster)
-        cluster.create(WENXIN_MODEL, "shared", {"source": "pvc://weights/ernie"})
-        cluster.create(WENXIN_DEPLOYMENT, "ernie", {**INLINE, "model": {"ref": "shared"}})
-        await cluster.settle()
-        cluster.finish_inspection("shared")
-        await cluster.settle()
+        cluster = await serving_a_shared_model()
         cluster.remove(WENXIN_MODEL, "shared")
         await cluster.settle()
         assert cluster.names(DEPLOYMENT) == ["ernie"]
         assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "ModelReady")["reason"] == "ModelNotFound"
 
     async def test_a_shared_model_with_another_source_rolls_out_when_verified(self) -> None:
-        cluster = FakeCluster()
-        claim(cluster)
-        cluster.create(WENXIN_MODEL, "shared", {"source": "pvc://weights/ernie"})
-        cluster.create(WENXIN_DEPLOYMENT, "ernie", {**INLINE, "model": {"ref": "shared"}})
-        await cluster.settle()
-        cluster.finish_inspection("shared")
-        await cluster.settle()
+        cluster = await serving_a_shared_model()
         cluster.run_pods("ernie")
         cluster.edit(WENXIN_MODEL, "shared", lambda thing: thing["spec"].update(source="pvc://weights/tuned"))
         await cluster.settle()

@@ -152,8 +152,7 @@ class Engine:
 
 
 def _row(request: Request) -> Row:
-    output = request.token_ids[len(request.prompt_ids) :]
-    return Row(request.sampling, request.seed, request.prompt_ids, output, request.stop_ids)
+    return Row(request.sampling, request.seed, request.token_ids, len(request.prompt_ids), request.stop_ids)
 
 
 def _derived_seed(seed: int, ordinal: int) -> int:

@@ -29,16 +29,26 @@ class Row:
     Attributes:
         params: What its request asked for.
         seed: The request's seed, or one that the engine drew for it.
-        prompt_ids: The prompt's tokens.
-        output_ids: The tokens generated so far.
+        token_ids: The prompt's tokens and those generated so far; the request's own list, not a copy.
+        prompt_length: How many of them are the prompt's.
         ending_ids: EOS and stop tokens, banned while the answer is shorter than `params.min_tokens`.
     """
 
     params: SamplingParams
     seed: int
-    prompt_ids: Sequence[int]
-    output_ids: Sequence[int]
+    token_ids: Sequence[int]
+    prompt_length: int
     ending_ids: Sequence[int] = ()
+
+    @property
+    def generated(self) -> int:
+        """Number of tokens generated so far: the position of the next one."""
+        return len(self.token_ids) - self.prompt_length
+
+    @property
+    def must_go_on(self) -> bool:
+        """Whether the next token may not be one that ends the answer."""
+        return self.generated < self.params.min_tokens
 
     @property
     def greedy(self) -> bool:
@@ -55,7 +65,7 @@ class Row:
         """Whether any logit changes before the choice."""
         p = self.params
         penalised = p.presence_penalty != 0 or p.frequency_penalty != 0 or p.repetition_penalty != 1
-        return penalised or bool(p.logit_bias) or len(self.output_ids) < p.min_tokens
+        return penalised or bool(p.logit_bias) or self.must_go_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +149,7 @@ def _reshape(logits: Tensor, rows: Sequence[Row]) -> Tensor:
         if row.params.logit_bias:
             ids = torch.tensor(list(row.params.logit_bias), device=logits.device)
             shaped[i, ids] += torch.tensor(list(row.params.logit_bias.values()), device=logits.device)
-        if len(row.output_ids) < row.params.min_tokens and row.ending_ids:
+        if row.must_go_on and row.ending_ids:
             shaped[i, torch.tensor(list(row.ending_ids), device=logits.device)] = -torch.inf
     return shaped
 
@@ -151,11 +161,11 @@ def _penalise(logits: Tensor, row: Row) -> None:
     """
     p = row.params
     if p.repetition_penalty != 1:
-        seen = torch.tensor(sorted({*row.prompt_ids, *row.output_ids}), device=logits.device)
+        seen = torch.tensor(sorted(set(row.token_ids)), device=logits.device)
         held = logits[seen]
         logits[seen] = torch.where(held > 0, held / p.repetition_penalty, held * p.repetition_penalty)
-    counts = Counter(row.output_ids)
-    if counts and (p.presence_penalty != 0 or p.frequency_penalty != 0):
+    if row.generated and (p.presence_penalty != 0 or p.frequency_penalty != 0):
+        counts = Counter(row.token_ids[row.prompt_length :])
         ids = torch.tensor(list(counts), device=logits.device)
         times = torch.tensor(list(counts.values()), device=logits.device, dtype=logits.dtype)
         logits[ids] -= p.presence_penalty + p.frequency_penalty * times
@@ -172,7 +182,7 @@ def _draw(logits: Tensor, rows: Sequence[Row], *, filtered: bool) -> Tensor:
         logits, order = _filtered(logits, rows)
     cumulative = logits.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
     points = torch.tensor(
-        [[uniform(row.seed, len(row.output_ids))] for row in rows], dtype=torch.float64, device=logits.device
+        [[uniform(row.seed, row.generated)] for row in rows], dtype=torch.float64, device=logits.device
     )
     # Scaling by the last value makes up for a sum that is not exactly 1; right=True never picks a token of mass 0.
     place = torch.searchsorted(cumulative, points * cumulative[:, -1:], right=True).clamp_(max=logits.shape[-1] - 1)

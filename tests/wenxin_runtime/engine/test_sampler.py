@@ -22,7 +22,7 @@ VOCABULARY = 5000
 
 
 def row(*, seed: int = 0, prompt=(), output=(), ending=(), **params) -> Row:
-    return Row(SamplingParams(max_tokens=16, **params), seed, tuple(prompt), tuple(output), tuple(ending))
+    return Row(SamplingParams(max_tokens=16, **params), seed, (*prompt, *output), len(prompt), tuple(ending))
 
 
 def random_logits(rows: int, seed: int = 0, vocabulary: int = VOCABULARY) -> torch.Tensor:
