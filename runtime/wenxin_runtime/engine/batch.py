@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wenxin_runtime.engine.scheduler import Chunk, Plan
+from wenxin_runtime.engine.scheduler import Plan
 from wenxin_runtime.layers.attention import AttentionInput, Span
 
 
@@ -24,36 +24,40 @@ class Batch:
     attention: AttentionInput
 
 
-def build(plan: Plan, block_size: int, device: torch.device, dtype: torch.dtype) -> Batch:
+def build(plan: Plan, block_size: int, device: torch.device) -> Batch:
     """Lay out a plan whose chunks own the blocks for their tokens.
 
     Args:
         plan: At least one chunk.
         block_size: Tokens per block.
         device: Where the model is.
-        dtype: The model's, which masks take.
     """
     token_ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
     spans: list[Span] = []
     for chunk in plan:
-        spans.append(_span(chunk, len(token_ids), block_size, device, dtype))
+        spans.append(Span(len(token_ids), chunk.count, chunk.end))
         blocks = chunk.request.table.blocks
         token_ids += chunk.request.token_ids[chunk.start : chunk.end]
         positions += range(chunk.start, chunk.end)
         slots += [blocks[p // block_size] * block_size + p % block_size for p in range(chunk.start, chunk.end)]
+    starts = [*(span.start for span in spans), len(token_ids)]
     return Batch(
         token_ids=torch.tensor(token_ids, device=device),
         positions=torch.tensor(positions, device=device),
-        attention=AttentionInput(torch.tensor(slots, device=device), tuple(spans)),
+        attention=AttentionInput(
+            slots=torch.tensor(slots, device=device),
+            starts=torch.tensor(starts, dtype=torch.int32, device=device),
+            lengths=torch.tensor([span.length for span in spans], dtype=torch.int32, device=device),
+            block_tables=torch.tensor(_block_tables(plan, block_size), dtype=torch.int32, device=device),
+            spans=tuple(spans),
+        ),
     )
 
 
-def _span(chunk: Chunk, row: int, block_size: int, device: torch.device, dtype: torch.dtype) -> Span:
-    blocks = chunk.request.table.blocks[: -(-chunk.end // block_size)]
-    mask = None
-    if chunk.start and chunk.count > 1:  # else causal order from key 0, or one row that sees everything
-        hidden = torch.full((chunk.count, chunk.end), float("-inf"), dtype=dtype, device=device)
-        mask = hidden.triu(chunk.start + 1)
-    return Span(row, chunk.count, chunk.end, torch.tensor(blocks, device=device), mask)
+def _block_tables(plan: Plan, block_size: int) -> list[list[int]]:
+    """List each sequence's blocks up to the step's end, filled up to the longest with 0."""
+    used = [chunk.request.table.blocks[: -(-chunk.end // block_size)] for chunk in plan]
+    most = max(len(blocks) for blocks in used)
+    return [blocks + [0] * (most - len(blocks)) for blocks in used]

@@ -51,7 +51,7 @@ class Runner:
         if not plan:
             return Scored((), self._no_logits)
         cache = self._kv_cache
-        batch = build(plan, self._block_size, cache.device, cache.dtype)
+        batch = build(plan, self._block_size, cache.device)
         hidden = self._model(batch.token_ids, batch.positions, cache, batch.attention)
         rows: list[int] = []
         requests: list[Request] = []

@@ -16,6 +16,7 @@ from wenxin_runtime.engine.runner import Model, Runner
 from wenxin_runtime.engine.scheduler import Limits, Scheduler
 from wenxin_runtime.errors import CheckpointError, ConfigError
 from wenxin_runtime.ipc import Ready, SamplingParams, Submit
+from wenxin_runtime.kernels import choose
 from wenxin_runtime.models import MODELS
 from wenxin_runtime.weights.checkpoint import Checkpoint, open_checkpoint
 from wenxin_runtime.weights.loading import CheckpointSource, Progress
@@ -50,7 +51,7 @@ def start(config: RuntimeConfig, progress: Progress | None = None) -> Started:
         torch.set_num_threads(config.cpu_threads or machine.usable_cores())
     checkpoint = open_checkpoint(config.model_dir)
     model = MODELS[checkpoint.config.architecture](
-        checkpoint.config, CheckpointSource(checkpoint, device, dtype, progress)
+        checkpoint.config, CheckpointSource(checkpoint, device, dtype, progress), choose(device, dtype)
     )
     size = _cache_size(config, checkpoint, model, limits, device, dtype)
     runner = Runner(model, _allocate(checkpoint, size, device, dtype))

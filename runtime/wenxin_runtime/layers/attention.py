@@ -19,15 +19,11 @@ class Span:
         start: First row.
         count: Number of rows; they are the sequence's last tokens.
         length: Tokens of the sequence in the cache, these rows included.
-        blocks: Its blocks in order, int64.
-        mask: Additive [count, length], where a row must not see all keys and causal order from key 0 does not say so.
     """
 
     start: int
     count: int
     length: int
-    blocks: Tensor
-    mask: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +32,16 @@ class AttentionInput:
 
     Attributes:
         slots: Where each row's keys and values go: block * block_size + offset, int64 [rows].
-        spans: The sequences; their rows follow each other and cover the step.
+        starts: First row of each sequence, then the number of rows, int32 [sequences + 1].
+        lengths: Tokens of each sequence in the cache, the step's own included, int32 [sequences].
+        block_tables: Each sequence's blocks in order, int32 [sequences, most blocks], filled up with 0.
+        spans: Starts and lengths once more, for decisions on the host; the rows cover the step.
     """
 
     slots: Tensor
+    starts: Tensor
+    lengths: Tensor
+    block_tables: Tensor
     spans: tuple[Span, ...]
 
 
@@ -60,15 +62,16 @@ def attend(q: Tensor, cache: Tensor, step: AttentionInput) -> Tensor:
         [rows, heads * head_dim].
     """
     out = torch.empty_like(q)
-    for span in step.spans:
+    for span, table in zip(step.spans, step.block_tables.long(), strict=True):
         rows = slice(span.start, span.start + span.count)
-        out[rows] = _attend_one(q[rows], _gather(cache, span), span)
+        out[rows] = _attend_one(q[rows], _gather(cache, table, span.length), span)
     return out.flatten(1)
 
 
-def _gather(cache: Tensor, span: Span) -> Tensor:
+def _gather(cache: Tensor, table: Tensor, length: int) -> Tensor:
     """Collect a sequence's [length, 2 * kv_heads, head_dim]."""
-    return cache.index_select(0, span.blocks).flatten(0, 1)[: span.length]
+    blocks = table[: -(-length // cache.shape[1])]
+    return cache.index_select(0, blocks).flatten(0, 1)[:length]
 
 
 def _attend_one(q: Tensor, kv: Tensor, span: Span) -> Tensor:
@@ -78,12 +81,18 @@ def _attend_one(q: Tensor, kv: Tensor, span: Span) -> Tensor:
         # The query heads that share a kv head are the rows of one small product, so keys and values are read once.
         grouped = q.view(1, kv_heads, -1, q.shape[2])
         return F.scaled_dot_product_attention(grouped, keys, values).view(q.shape)
+    from_start = span.count == span.length
     out = F.scaled_dot_product_attention(
         q.transpose(0, 1).unsqueeze(0),
         keys,
         values,
-        attn_mask=span.mask,
-        is_causal=span.mask is None,
+        attn_mask=None if from_start else _causal(span, q.device),
+        is_causal=from_start,
         enable_gqa=True,
     )
     return out.squeeze(0).transpose(0, 1)
+
+
+def _causal(span: Span, device: torch.device) -> Tensor:
+    """Say which keys each row sees, bool [count, length]: all up to its own."""
+    return torch.ones(span.count, span.length, dtype=torch.bool, device=device).tril(span.length - span.count)

@@ -16,17 +16,21 @@ class Rotary:
         self._inverse_frequencies = 1.0 / (theta**exponents)
 
     def turns(self, positions: Tensor) -> Tensor:
-        """Give exp(i * angle), complex64 [rows, 1, head_dim / 2], for positions [rows]; one serves all layers."""
+        """Give cos and sin of each pair's angle, float32 [rows, head_dim / 2, 2], for positions [rows].
+
+        One serves all layers.
+        """
         angles = positions[:, None].float() * self._inverse_frequencies
-        return torch.complex(angles.cos(), angles.sin()).unsqueeze(1)
+        return torch.stack((angles.cos(), angles.sin()), dim=-1)
 
 
 def rotate_(x: Tensor, turns: Tensor) -> None:
-    """Turn x [rows, heads, head_dim] in place; its last axis is contiguous."""
+    """Turn x [rows, heads, head_dim] in place by `turns`; its last axis is contiguous."""
+    turn = torch.view_as_complex(turns).unsqueeze(1)
     if x.dtype == torch.float32:
-        _pairs(x).mul_(turns)
+        _pairs(x).mul_(turn)
         return
-    turned = _pairs(x.float()) * turns
+    turned = _pairs(x.float()) * turn
     x.copy_(torch.view_as_real(turned).flatten(-2))
 
 

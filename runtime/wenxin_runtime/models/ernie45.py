@@ -6,34 +6,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wenxin_runtime.layers.attention import AttentionInput, attend, write_kv
-from wenxin_runtime.layers.linear import Linear, linear
-from wenxin_runtime.layers.norm import RMSNorm
-from wenxin_runtime.layers.rotary import Rotary, rotate_
+from wenxin_runtime.kernels import Kernels, Linear
+from wenxin_runtime.layers.attention import AttentionInput
+from wenxin_runtime.layers.rotary import Rotary
 from wenxin_runtime.weights.loading import TensorSource
 from wenxin_runtime.weights.model_config import ModelConfig
 from wenxin_runtime.weights.names import EMBEDDING, HEAD, HEAD_BIAS, LAST_NORM
 
 FeedForward = Callable[[Tensor], Tensor]
-FeedForwardOf = Callable[[ModelConfig, TensorSource, int], FeedForward]
+FeedForwardOf = Callable[[ModelConfig, TensorSource, Kernels, int], FeedForward]
 
 
 class Ernie45:
     """Token ids to hidden states, and hidden states to logits."""
 
-    def __init__(self, config: ModelConfig, source: TensorSource, feed_forward: FeedForwardOf | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        source: TensorSource,
+        kernels: Kernels,
+        feed_forward: FeedForwardOf | None = None,
+    ) -> None:
         """Read the weights; `feed_forward` makes what stands behind the attention of each layer, else it is dense."""
         feed_forward = feed_forward or dense
         # Rows are looked up in the table as it is stored and converted afterwards: half the memory of a converted one.
         self._embedding = source.stored(EMBEDDING)
         self._rotary = Rotary(config.head_dim, config.rope_theta, source.device)
         self._layers = [
-            Layer(config, source, f"model.layers.{i}.", feed_forward(config, source, i))
+            Layer(config, source, kernels, f"model.layers.{i}.", feed_forward(config, source, kernels, i))
             for i in range(config.num_layers)
         ]
-        self._norm = RMSNorm(source(LAST_NORM), config.rms_norm_eps)
+        self._norm = Norm(kernels, source(LAST_NORM), config.rms_norm_eps)
         head = source(EMBEDDING if config.tie_word_embeddings else HEAD)
-        self._head = linear(head, source(HEAD_BIAS) if config.head_bias else None)
+        self._head = kernels.linear(head, source(HEAD_BIAS) if config.head_bias else None)
         self._dtype = source.dtype
 
     def __call__(self, token_ids: Tensor, positions: Tensor, kv_cache: Tensor, step: AttentionInput) -> Tensor:
@@ -45,11 +50,12 @@ class Ernie45:
             kv_cache: [layers, blocks, block_size, 2 * kv_heads, head_dim].
             step: Which rows belong to which sequence and blocks.
         """
-        x = F.embedding(token_ids, self._embedding).to(self._dtype)
+        residual = F.embedding(token_ids, self._embedding).to(self._dtype)
         turns = self._rotary.turns(positions)
+        x = None
         for layer, cache in zip(self._layers, kv_cache, strict=True):
-            x = layer(x, turns, cache, step)
-        return self._norm(x)
+            x = layer(residual, x, turns, cache, step)
+        return self._norm(residual, x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Score the vocabulary: [rows, hidden] to [rows, vocab]."""
@@ -57,26 +63,47 @@ class Ernie45:
 
 
 class Layer:
-    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+    """Attention, then feed-forward, each on the normalised sum of all that went before: the residual."""
 
-    def __init__(self, config: ModelConfig, source: TensorSource, prefix: str, feed_forward: FeedForward) -> None:
-        self._input_norm = RMSNorm(source(prefix + "input_layernorm.weight"), config.rms_norm_eps)
-        self._attention = Attention(config, source, prefix + "self_attn.")
-        self._post_attention_norm = RMSNorm(source(prefix + "post_attention_layernorm.weight"), config.rms_norm_eps)
+    def __init__(
+        self, config: ModelConfig, source: TensorSource, kernels: Kernels, prefix: str, feed_forward: FeedForward
+    ) -> None:
+        eps = config.rms_norm_eps
+        self._input_norm = Norm(kernels, source(prefix + "input_layernorm.weight"), eps)
+        self._attention = Attention(config, source, kernels, prefix + "self_attn.")
+        self._post_attention_norm = Norm(kernels, source(prefix + "post_attention_layernorm.weight"), eps)
         self._feed_forward = feed_forward
 
-    def __call__(self, x: Tensor, turns: Tensor, cache: Tensor, step: AttentionInput) -> Tensor:
-        """Map x [rows, hidden] to the same shape."""
-        x = x + self._attention(self._input_norm(x), turns, cache, step)
-        return x + self._feed_forward(self._post_attention_norm(x))
+    def __call__(
+        self, residual: Tensor, x: Tensor | None, turns: Tensor, cache: Tensor, step: AttentionInput
+    ) -> Tensor:
+        """Add x, what the layer before has said, to `residual` in place, and say something new, both [rows, hidden]."""
+        x = self._attention(self._input_norm(residual, x), turns, cache, step)
+        return self._feed_forward(self._post_attention_norm(residual, x))
+
+
+class Norm:
+    """RMSNorm of the residual, after adding to it what is not in there yet."""
+
+    def __init__(self, kernels: Kernels, weight: Tensor, eps: float) -> None:
+        self._kernels = kernels
+        self._weight = weight
+        self._eps = eps
+
+    def __call__(self, residual: Tensor, x: Tensor | None) -> Tensor:
+        """Add x to `residual` in place, and return the normalised sum, all [rows, hidden]."""
+        if x is None:
+            return self._kernels.rms_norm(residual, self._weight, self._eps)
+        return self._kernels.add_rms_norm_(residual, x, self._weight, self._eps)
 
 
 class Attention:
     """Grouped-query attention; queries, keys and values come from one fused projection."""
 
-    def __init__(self, config: ModelConfig, source: TensorSource, prefix: str) -> None:
-        self._qkv = fused(source, prefix, "q_proj", "k_proj", "v_proj", bias=config.use_bias)
-        self._out = fused(source, prefix, "o_proj", bias=config.use_bias)
+    def __init__(self, config: ModelConfig, source: TensorSource, kernels: Kernels, prefix: str) -> None:
+        self._kernels = kernels
+        self._qkv = fused(source, kernels, prefix, "q_proj", "k_proj", "v_proj", bias=config.use_bias)
+        self._out = fused(source, kernels, prefix, "o_proj", bias=config.use_bias)
         self._heads = config.num_heads
         self._kv_heads = config.num_kv_heads
         self._head_dim = config.head_dim
@@ -84,33 +111,36 @@ class Attention:
     def __call__(self, x: Tensor, turns: Tensor, cache: Tensor, step: AttentionInput) -> Tensor:
         """Map x [rows, hidden] to the same shape, writing the rows' keys and values into the cache."""
         qkv = self._qkv(x).view(-1, self._heads + 2 * self._kv_heads, self._head_dim)
-        rotate_(qkv[:, : self._heads + self._kv_heads], turns)
-        write_kv(cache, step.slots, qkv[:, self._heads :])
-        return self._out(attend(qkv[:, : self._heads], cache, step))
+        self._kernels.rotate_and_write_(qkv, turns, cache, step.slots, self._heads)
+        return self._out(self._kernels.attend(qkv[:, : self._heads], cache, step))
 
 
 class MLP:
     """down(silu(gate(x)) * up(x)); gate and up come from one fused projection."""
 
-    def __init__(self, source: TensorSource, prefix: str, *, bias: bool) -> None:
-        self._gate_up = fused(source, prefix, "gate_proj", "up_proj", bias=bias)
-        self._down = fused(source, prefix, "down_proj", bias=bias)
+    def __init__(self, source: TensorSource, kernels: Kernels, prefix: str, *, bias: bool) -> None:
+        self._kernels = kernels
+        self._gate_up = fused(source, kernels, prefix, "gate_proj", "up_proj", bias=bias)
+        self._down = fused(source, kernels, prefix, "down_proj", bias=bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map x [rows, hidden] to the same shape."""
-        gate, up = self._gate_up(x).chunk(2, dim=-1)
-        return self._down(F.silu(gate).mul_(up))
+        return self._down(self._kernels.silu_and_mul(self._gate_up(x)))
 
 
-def dense(config: ModelConfig, source: TensorSource, layer: int) -> FeedForward:
+def dense(config: ModelConfig, source: TensorSource, kernels: Kernels, layer: int) -> FeedForward:
     """Make the MLP of a dense layer."""
-    return MLP(source, f"model.layers.{layer}.mlp.", bias=config.use_bias)
+    return MLP(source, kernels, f"model.layers.{layer}.mlp.", bias=config.use_bias)
 
 
-def fused(source: TensorSource, prefix: str, *names: str, bias: bool) -> Linear:
+def fused(source: TensorSource, kernels: Kernels, prefix: str, *names: str, bias: bool) -> Linear:
     """Read projections of the same input as one linear layer, their outputs side by side."""
-    weights = [source(f"{prefix}{name}.weight") for name in names]
+    weight = stacked(source, prefix, *names)
     biases = [source(f"{prefix}{name}.bias") for name in names] if bias else None
-    if len(names) == 1:
-        return linear(weights[0], biases[0] if biases else None)
-    return linear(torch.cat(weights), torch.cat(biases) if biases else None)
+    return kernels.linear(weight, torch.cat(biases) if biases else None)
+
+
+def stacked(source: TensorSource, prefix: str, *names: str) -> Tensor:
+    """Read the weights of projections of the same input, [all their outputs, in]."""
+    weights = [source(f"{prefix}{name}.weight") for name in names]
+    return weights[0] if len(weights) == 1 else torch.cat(weights)
