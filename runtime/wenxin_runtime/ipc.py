@@ -34,12 +34,24 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):
-    """One sequence to generate. The server has checked lengths and ranges, and that a queue place is free."""
+    """One prompt to continue. The server has checked lengths and ranges, and that queue places are free.
+
+    `siblings` are the ids of further choices of the same prompt, which is computed once: each is a sequence of its
+    own, with its own deltas and ending. Where a seed is given, the choice of number i (`request_id` is 0) adds i to
+    it. A lower `priority` comes sooner, as in vLLM; among equals the order of arrival counts.
+    """
 
     request_id: str
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams
     cache_salt: str = ""
+    priority: int = 0
+    siblings: tuple[str, ...] = ()
+
+    @property
+    def request_ids(self) -> tuple[str, ...]:
+        """The ids of all choices, by number."""
+        return (self.request_id, *self.siblings)
 
 
 class Abort(msgspec.Struct, frozen=True, tag=True):
@@ -73,6 +85,9 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `stop_token_id` is the EOS or stop token that ended it, and is the last of `token_ids`. `prompt_logprobs` comes
     once, with the first delta: one entry per prompt token, None for the first. `error` explains finish_reason "error".
+
+    `queue_seconds` (from submission to the first slot) and `prefill_seconds` (from there to the first token) come with
+    the first delta of a sequence that was computed, `decode_seconds` (from there on) with the last.
     """
 
     request_id: str
@@ -83,6 +98,9 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
     cached_tokens: int = 0
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
     error: str | None = None
+    queue_seconds: float | None = None
+    prefill_seconds: float | None = None
+    decode_seconds: float | None = None
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):

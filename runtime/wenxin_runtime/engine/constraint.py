@@ -1,0 +1,38 @@
+"""What an answer is bound to, token by token: the seam between the engine and grammars, word lists and the like."""
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wenxin_runtime.ipc import Submit
+
+Bitmask: TypeAlias = NDArray[np.int32]
+"""One bit per token id, [ceil(vocabulary / 32)]: bit i % 32 of word i // 32 says whether token i may come next."""
+
+
+class Constraint(Protocol):
+    """The tokens that one sequence may write. It belongs to that sequence alone and outlives a preemption."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing may follow: the answer ends with "stop", without an EOS token."""
+
+    def fill(self, bitmask: Bitmask) -> bool:
+        """Write down what may come next, into all words of `bitmask`; False where everything may."""
+
+    def advance(self, token_id: int) -> None:
+        """Take note of the token that was chosen."""
+
+
+class Unsatisfiable(ValueError):
+    """No answer can fulfil what was asked for; the text is for the client."""
+
+
+Constrain: TypeAlias = Callable[[Submit], Constraint | None]
+"""Makes the constraint of one sequence of a request; None where there is none. Raises Unsatisfiable."""
+
+
+def unconstrained(_: Submit) -> None:
+    """Let every sequence write what it likes."""
