@@ -230,10 +230,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--resources", type=int, nargs="+", default=[1, 100])
     parser.add_argument("--changes", type=int, default=50)
     options = parser.parse_args(arguments)
+    recording = environment.Recording(rates=False)
     rows = [measure(count, options.changes).row() for count in options.resources]
     print(json.dumps(rows, indent=2))
-    result = {"environment": environment.describe(), "changes": options.changes, "runs": rows}
-    print(f"written to {environment.write_result('reconcile', result)}")
+    plan = {"changes": options.changes, "resync_seconds": RESYNC_SECONDS}
+    print(f"written to {environment.write_result('reconcile', recording.facts(), rows, plan=plan)}")
 
 
 if __name__ == "__main__":

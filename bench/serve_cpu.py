@@ -71,7 +71,7 @@ def main() -> None:
         for dtype in plan.dtypes:
             result["runs"] += measure(plan, model_dir, dtype, result["read_gb_per_s"] * 1e9)
     if not options.quick:
-        print("written to", write_result(f"serve_cpu_{plan.size}", result))
+        print("written to", write_result(f"serve_cpu_{plan.size}", describe(), result["runs"], plan=result["plan"]))
 
 
 def measure(plan: Plan, model_dir: Path, dtype: str, bandwidth: float) -> list[dict[str, Any]]:
