@@ -27,7 +27,7 @@ _AT_LEAST_ONE = (
     "cpu_threads",
     "max_request_bytes",
 )
-_NOT_NEGATIVE = ("queue_size", "shutdown_delay", "drain_timeout", "max_logprobs")
+_NOT_NEGATIVE = ("queue_size", "shutdown_delay", "drain_timeout", "max_logprobs", "engine_stall_timeout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +63,9 @@ class RuntimeConfig:
         5.0, "seconds after SIGTERM in which new requests are still served (endpoints catch up)"
     )
     drain_timeout: float = _flag(300.0, "seconds after the delay in which accepted requests may finish")
+    engine_stall_timeout: float = _flag(
+        300.0, "seconds without progress after which the engine is given up and the process ends; 0: never"
+    )
     log_level: str = _flag("info", "log level", choices=("debug", "info", "warning", "error"))
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 The server sends `ToEngine`, the engine `FromEngine`; both are tagged unions in MessagePack. Imports no torch.
 """
 
+import signal
 from typing import Literal
 
 import msgspec
@@ -64,7 +65,14 @@ class Shutdown(msgspec.Struct, frozen=True, tag=True):
     """End the engine process; the server has no open request left, or has given up on them."""
 
 
-ToEngine = Submit | Abort | Shutdown
+class Ping(msgspec.Struct, frozen=True, tag=True):
+    """Say Pong: the server wants to know whether the engine's loop still turns."""
+
+
+ToEngine = Submit | Abort | Shutdown | Ping
+
+STACKS_SIGNAL = signal.SIGUSR1
+"""Makes the engine write the stacks of all its threads to the log; the server sends it before it kills."""
 
 FinishReason = Literal["stop", "length", "error"]
 
@@ -156,7 +164,13 @@ class Fatal(msgspec.Struct, frozen=True, tag=True):
     exit_code: int = 1
 
 
-FromEngine = Loading | Ready | Outputs | Fatal
+class Pong(msgspec.Struct, frozen=True, tag=True):
+    """The answer to Ping, between two steps. `busy` where sequences wait for the next one."""
+
+    busy: bool
+
+
+FromEngine = Loading | Ready | Outputs | Fatal | Pong
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

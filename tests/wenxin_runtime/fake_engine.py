@@ -20,7 +20,18 @@ import zmq.asyncio
 
 from wenxin_runtime import config as runtime_config
 from wenxin_runtime import ipc
-from wenxin_runtime.ipc import Abort, Delta, EngineStats, Outputs, Ready, Shutdown, Submit, TokenLogprobs
+from wenxin_runtime.ipc import (
+    Abort,
+    Delta,
+    EngineStats,
+    Outputs,
+    Ping,
+    Pong,
+    Ready,
+    Shutdown,
+    Submit,
+    TokenLogprobs,
+)
 
 POLL_MS = 500
 TIMEOUT_SECONDS = 60.0
@@ -172,6 +183,8 @@ def write_by_itself(incoming: zmq.Socket, outgoing: zmq.Socket, options: argpars
                 case Abort(request_ids):
                     for request_id in request_ids:
                         submits.pop(request_id, None)
+                case Ping():
+                    outgoing.send(ipc.encode(Pong(bool(submits))))
                 case Shutdown():
                     return 0
         if submits:

@@ -5,6 +5,7 @@ The server binds both sockets and starts this process; when the server is gone, 
 
 import argparse
 import contextlib
+import faulthandler
 import logging
 import os
 import time
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     config = runtime_config.from_json(options.config)
     set_up_logging(config.log_level)
+    faulthandler.register(ipc.STACKS_SIGNAL, all_threads=True)
     with connected(options.to_engine, options.from_engine) as channel:
         return run(config, channel)
 
@@ -139,6 +141,8 @@ def serve(engine: Engine, channel: Channel) -> None:
                     engine.submit(message)
                 case ipc.Abort():
                     engine.abort(message.request_ids)
+                case ipc.Ping():
+                    channel.send(ipc.Pong(engine.busy))
                 case ipc.Shutdown():
                     return
         if engine.busy or was_busy:

@@ -1,10 +1,11 @@
 """The engine as the rest of the server sees it: admission, routing, and how each sequence ended."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -15,6 +16,7 @@ from wenxin_runtime.ipc import Delta, EngineStats, FinishReason, Loading, Ready,
 from wenxin_runtime.server.engine_process import ENGINE_COMMAND, EngineProcess, started
 from wenxin_runtime.server.generation import Generation
 from wenxin_runtime.server.served_model import model_names
+from wenxin_runtime.server.watchdog import Watchdog
 from wenxin_runtime.telemetry import Metrics
 
 _LOG_EVERY_SECONDS = 5.0
@@ -57,6 +59,7 @@ class EngineClient:
         self._open: dict[str, _Open] = {}
         self._capacity = config.max_num_seqs + config.queue_size
         self._next_progress_log = 0.0
+        self._watchdog = Watchdog(config.engine_stall_timeout, lambda: self._send(ipc.Ping()))
         metrics.watch(self)
 
     @property
@@ -81,7 +84,7 @@ class EngineClient:
             Why it ended.
         """
         try:
-            async with started(self._config, command) as self._process:
+            async with started(self._config, command) as self._process, self._watched(self._process):
                 status = await self._process.receive(self._handle)
         except Exception as error:
             self._on_death(EngineDied(f"the server cannot go on with its engine: {error}"))
@@ -144,11 +147,40 @@ class EngineClient:
         self._send_abort(request_ids)
 
     def _send_abort(self, request_ids: Sequence[str]) -> None:
-        if request_ids and self._process is not None:
-            self._process.send(ipc.Abort(tuple(request_ids)))
+        if request_ids:
+            self._send(ipc.Abort(tuple(request_ids)))
+
+    def _send(self, message: ipc.ToEngine) -> None:
+        if self._process is not None:
+            self._process.send(message)
+
+    @contextlib.asynccontextmanager
+    async def _watched(self, process: EngineProcess) -> AsyncIterator[None]:
+        watching = asyncio.create_task(self._give_up_when_stalled(process))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _give_up_when_stalled(self, process: EngineProcess) -> None:
+        await self.ready.wait()
+        await self._watchdog.stalled()
+        stats = self.stats
+        died = EngineDied(
+            f"the engine made no progress for {self._config.engine_stall_timeout:g} s (--engine-stall-timeout) with "
+            f"{stats.running} sequences running and {stats.waiting} waiting by its last report, after a step of "
+            f"{stats.batch_tokens} tokens; where it stood is in the log, please report it",
+            reason="EngineStalled",
+        )
+        self._on_death(died)
+        await process.kill()
 
     def _handle(self, message: ipc.FromEngine) -> None:
+        self._watchdog.heard(message)
         match message:
+            case ipc.Pong():
+                pass
             case ipc.Outputs():
                 self._on_outputs(message)
             case Loading():

@@ -16,12 +16,14 @@ from wenxin_runtime import config as runtime_config
 from wenxin_runtime import ipc
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.errors import ConfigError
+from wenxin_runtime.ipc import STACKS_SIGNAL
 
 ENGINE_COMMAND = (sys.executable, "-m", "wenxin_runtime.engine")
 
 _QUIET_MS = 200
 _GRACE_SECONDS = 2.0
 _KILL_AFTER_SECONDS = 5.0
+_WRITE_STACKS_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,17 @@ class EngineProcess:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
             if await self._ended_within(_KILL_AFTER_SECONDS):
+                return
+
+    async def kill(self) -> None:
+        """End an engine that hangs, after it has had a moment to write its stacks to the log.
+
+        faulthandler writes them even where every thread is stuck; of a process that is frozen there are none.
+        """
+        for number, patience in ((STACKS_SIGNAL, _WRITE_STACKS_SECONDS), (signal.SIGKILL, _KILL_AFTER_SECONDS)):
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+            if await self._ended_within(patience):
                 return
 
     async def _receive(self, handle: Callable[[ipc.FromEngine], None]) -> None:
