@@ -54,6 +54,11 @@ class RuntimeConfig:
     enable_prefix_caching: bool = _flag(
         True, "reuse KV blocks of equal prompt prefixes", action=argparse.BooleanOptionalAction
     )
+    async_scheduling: bool | None = _flag(
+        None,
+        "launch each step before the tokens of the one before are read (default: on a GPU)",
+        action=argparse.BooleanOptionalAction,
+    )
     seed: int = _flag(0, "seed for requests that bring none")
     cpu_threads: int | None = _flag(None, "threads of one operator on a CPU (default: the cores this process may use)")
     max_logprobs: int = _flag(20, "most alternatives a request may ask for per token")

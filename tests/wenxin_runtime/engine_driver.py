@@ -34,16 +34,24 @@ def engine_of(model_dir, **flags) -> Engine:
     return start(RuntimeConfig(model_dir=str(model_dir), device="cpu", cpu_threads=1, **flags)).engine
 
 
-def submit(request_id: str, prompt: Sequence[int], *, salt: str = "", **sampling) -> Submit:
+def submit(
+    request_id: str,
+    prompt: Sequence[int],
+    *,
+    salt: str = "",
+    priority: int = 0,
+    siblings: Sequence[str] = (),
+    **sampling,
+) -> Submit:
     params = SamplingParams(**{"max_tokens": 8, "temperature": 0.0, "ignore_eos": True} | sampling)
-    return Submit(request_id, tuple(prompt), params, salt)
+    return Submit(request_id, tuple(prompt), params, salt, priority, tuple(siblings))
 
 
 def finish(engine: Engine, submits: Sequence[Submit] = ()) -> dict[str, Answer]:
     """Submit everything at once and step until nothing is left."""
     for message in submits:
         engine.submit(message)
-    answers = {message.request_id: Answer() for message in submits}
+    answers = {name: Answer() for message in submits for name in message.request_ids}
     for _ in range(MOST_STEPS):
         if not engine.busy:
             return answers

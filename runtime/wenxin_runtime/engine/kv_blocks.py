@@ -18,11 +18,12 @@ from typing import NamedTuple
 class BlockTable:
     """One sequence's blocks, in order, and the keys of its full blocks as far as they have been needed.
 
-    `salt` separates tenants: equal prefixes under different salts share nothing.
+    `salt` separates tenants: equal prefixes under different salts share nothing. `blocks` are int32, so that a step's
+    tables are copies of memory.
     """
 
     salt: str = ""
-    blocks: list[int] = field(default_factory=list)
+    blocks: "array[int]" = field(default_factory=lambda: array("i"))
     keys: list[bytes] = field(default_factory=list)
     published: int = 0
 
@@ -80,6 +81,20 @@ class BlockPool:
         table.published = len(table.blocks)
         return len(table.blocks) * self.block_size
 
+    def share(self, table: BlockTable, source: BlockTable, tokens: int) -> int:
+        """Give an empty table the full blocks of the first `tokens` tokens of `source`, which has them computed.
+
+        Returns:
+            The number of tokens in them. What is written next goes into the table's own blocks.
+        """
+        count = tokens // self.block_size
+        for block in source.blocks[:count]:
+            self._own(block)
+        table.blocks.extend(source.blocks[:count])
+        table.keys[:] = source.keys[:count]
+        table.published = min(source.published, count)
+        return count * self.block_size
+
     def grow(self, table: BlockTable, tokens: int) -> bool:
         """Give the table room for `tokens` tokens in all; False, and nothing changed, when too few blocks are free."""
         wanted = self.blocks_for(tokens) - len(table.blocks)
@@ -112,7 +127,7 @@ class BlockPool:
                 self._free[block] = None
                 if self._content[block] is None:
                     self._free.move_to_end(block, last=False)  # nothing to find in it: the first to be reused
-        table.blocks.clear()
+        del table.blocks[:]
         table.published = 0
 
     def _find(self, table: BlockTable, index: int, token_ids: Sequence[int]) -> int | None:

@@ -1,17 +1,20 @@
 """Which tokens of which requests the next step computes. Plain Python, no tensors.
 
-There is no prefill and no decode phase: a request has known tokens and computed ones, and every step lets the computed
-ones catch up, within a budget of tokens. That is chunked prefill, decoding and recomputing after a preemption in one
-path. Rules:
+There is no prefill and no decode phase: a request has tokens and computed ones, and every step lets the computed ones
+catch up, within a budget of tokens. That is chunked prefill, decoding and recomputing after a preemption in one path.
+Rules:
 
 - Requests whose answer is being written (one token to catch up) come first, so a long prompt never stalls them; beside
   them the prompts get a part of the budget only, which bounds the time between two tokens of a stream.
-- Admission is first come, first served, and nobody overtakes. When blocks run out, the youngest running request gives
-  its blocks back and waits, in front of all that came later. So the oldest always advances, and nothing starves.
+- Admission goes by priority, then by arrival, and nobody overtakes. When blocks run out, the last in this order gives
+  its blocks back and waits. So the first always advances, and nothing starves among equals. A steady flood of a higher
+  priority does starve a lower one: that is what a priority is for, and ageing would only hide which of them is served.
+- The choices of one prompt compute it once: while one of them does, the others wait, and only they may be overtaken;
+  then they own its full blocks too and compute the rest of at most one block themselves.
 """
 
-from collections import deque
-from collections.abc import Iterator
+import time
+from bisect import insort
 from dataclasses import dataclass
 
 from wenxin_runtime.engine.kv_blocks import BlockPool
@@ -35,33 +38,29 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens `start` to `start + count` of one request."""
+    """Tokens `start` to `start + count` of one request; `samples` where nothing is left to compute after them."""
 
     request: Request
     start: int
     count: int
+    samples: bool
 
     @property
     def end(self) -> int:
         """Number of computed tokens once this chunk is."""
         return self.start + self.count
 
-    @property
-    def catches_up(self) -> bool:
-        """Whether nothing known is left to compute: the next token can be sampled."""
-        return self.end == len(self.request.token_ids)
-
 
 Plan = tuple[Chunk, ...]
 
 
 class Scheduler:
-    """The requests, waiting and running, both in order of arrival; every waiting one is younger than all running."""
+    """The requests, waiting and running, both in the order of their turn."""
 
     def __init__(self, limits: Limits, pool: BlockPool) -> None:
         self.limits = limits
         self.pool = pool
-        self.waiting: deque[Request] = deque()
+        self.waiting: list[Request] = []
         self.running: list[Request] = []
         self.preemptions = 0
         self.prefix_queries = 0
@@ -69,18 +68,21 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Let a request wait for its turn."""
-        self.waiting.append(request)
+        insort(self.waiting, request, key=_order)
 
     def remove(self, request: Request) -> None:
-        """Free what a request owns, wherever it stands: it has ended, or nobody wants it any more."""
-        self.pool.release(request.table)
+        """Free what a request owns, wherever it stands: it has ended, or nobody wants it any more.
+
+        A step that is launched may still write to its blocks. Whoever gets them next writes in a later step, and the
+        device runs the steps in order.
+        """
         if request in self.running:
-            self.running.remove(request)
+            self._stop(request)
         else:
             self.waiting.remove(request)
 
     def schedule(self) -> Plan:
-        """Choose the next step's chunks; streams come first. Empty only when nothing is waiting or running."""
+        """Choose the next step's chunks; streams come first. Empty only when nothing can be computed."""
         step = _Step(self.limits.max_tokens)
         for request in [r for r in self.running if r.uncomputed == 1]:
             self._continue(request, 1, step)
@@ -90,56 +92,99 @@ class Scheduler:
             self._continue(request, step.budget, step)
         if not step.preempted:
             self._admit(step)
-        return tuple(step.chunks())
+        return step.plan()
 
     def advance(self, plan: Plan) -> None:
-        """Take note that the plan's tokens are computed."""
+        """Take note that the plan is launched: its tokens count as computed, and the tokens it samples as in flight."""
         for chunk in plan:
             chunk.request.computed = chunk.end
-            self.pool.publish(chunk.request.table, chunk.request.token_ids, chunk.end)
+            chunk.request.in_flight += chunk.samples
+            self._publish(chunk.request)
 
     def _continue(self, request: Request, most: int, step: "_Step") -> None:
-        """Plan up to `most` tokens of a running request; make room by preempting younger ones, itself in the end."""
+        """Plan up to `most` tokens of a running request; make room by preempting later ones, itself in the end."""
         count = min(request.uncomputed, most)
         while count and request in self.running:
             if self.pool.grow(request.table, request.computed + count):
-                step.plan(request, count)
+                step.take(request, count)
                 return
             self._preempt(self.running[-1], step)
 
     def _preempt(self, request: Request, step: "_Step") -> None:
-        self.running.remove(request)
-        self.pool.release(request.table)
+        self._stop(request)
         request.computed = 0
         step.forget(request)
-        self.waiting.appendleft(request)
+        self.add(request)
         self.preemptions += 1
+
+    def _stop(self, request: Request) -> None:
+        self.running.remove(request)
+        request.prompt.running.remove(request)
+        self._publish(request)
+        self.pool.release(request.table)
+
+    def _publish(self, request: Request) -> None:
+        # A block that ends with a token in flight has no key yet: it is published a step later.
+        self.pool.publish(request.table, request.token_ids, min(request.computed, len(request.token_ids)))
 
     def _admit(self, step: "_Step") -> None:
         # What running requests have still to take, and one block for each to grow into: giving these away would only
         # preempt the newcomer a few steps later.
         promised = sum(self._missing(request) + 1 for request in self.running)
-        while self.waiting and len(self.running) < self.limits.max_num_seqs and step.budget:
-            request = self.waiting[0]
-            hits = self.pool.reuse(request.table, request.token_ids) if request.reusable else 0
+        for request in tuple(self.waiting):
+            if len(self.running) >= self.limits.max_num_seqs or not step.budget:
+                return
+            if self._is_computed_by_a_sibling(request):
+                continue
+            hits = self._reuse(request)
             if self._missing(request) > self.pool.free - promised and self.running:
                 self.pool.release(request.table)
                 return
-            self.waiting.popleft()
-            self.running.append(request)
-            request.computed = hits
-            self._count_first_admission(request)
+            self._start(request, hits)
             self._continue(request, step.budget, step)
             promised += self._missing(request) + 1
 
-    def _missing(self, request: Request) -> int:
-        return self.pool.blocks_for(len(request.token_ids)) - len(request.table.blocks)
+    def _start(self, request: Request, hits: int) -> None:
+        self.waiting.remove(request)
+        insort(self.running, request, key=_order)
+        prompt = request.prompt
+        prompt.running.append(request)
+        request.computed = hits
+        request.times.admitted = request.times.admitted or time.perf_counter()
+        if prompt.cached_tokens is None:
+            prompt.cached_tokens = hits
+            self.prefix_queries += len(prompt.ids)
+            self.prefix_hits += hits
 
-    def _count_first_admission(self, request: Request) -> None:
-        if request.cached_tokens is None:
-            request.cached_tokens = request.computed
-            self.prefix_queries += len(request.prompt_ids)
-            self.prefix_hits += request.computed
+    def _is_computed_by_a_sibling(self, request: Request) -> bool:
+        """Say whether to wait for a prompt that another choice has not yet computed as far as it can be shared."""
+        running = request.prompt.running
+        if not running:
+            return False
+        return not request.reusable or max(choice.computed for choice in running) < self._shareable(request)
+
+    def _reuse(self, request: Request) -> int:
+        """Let a request own the blocks that hold its first tokens; return how many tokens those are."""
+        if not request.reusable:
+            return 0
+        hits = self.pool.reuse(request.table, request.token_ids)
+        shareable = self._shareable(request)
+        if hits < shareable and request.prompt.running:
+            self.pool.release(request.table)
+            furthest = max(request.prompt.running, key=lambda choice: choice.computed)
+            hits = self.pool.share(request.table, furthest.table, shareable)
+        return hits
+
+    def _shareable(self, request: Request) -> int:
+        """Count the tokens in the prompt's full blocks; the last token is left out, because its logits are wanted."""
+        return (len(request.prompt.ids) - 1) // self.pool.block_size * self.pool.block_size
+
+    def _missing(self, request: Request) -> int:
+        return self.pool.blocks_for(request.length) - len(request.table.blocks)
+
+
+def _order(request: Request) -> tuple[int, int]:
+    return request.order
 
 
 class _Step:
@@ -150,7 +195,7 @@ class _Step:
         self.planned: dict[Request, int] = {}
         self.preempted = False
 
-    def plan(self, request: Request, count: int) -> None:
+    def take(self, request: Request, count: int) -> None:
         self.planned[request] = count
         self.budget -= count
 
@@ -158,5 +203,8 @@ class _Step:
         self.budget += self.planned.pop(request, 0)
         self.preempted = True
 
-    def chunks(self) -> Iterator[Chunk]:
-        return (Chunk(request, request.computed, count) for request, count in self.planned.items())
+    def plan(self) -> Plan:
+        return tuple(
+            Chunk(request, request.computed, count, samples=request.computed + count == request.length)
+            for request, count in self.planned.items()
+        )

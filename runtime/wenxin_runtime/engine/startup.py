@@ -9,6 +9,7 @@ import torch
 
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.engine import kv_cache, machine
+from wenxin_runtime.engine.admission import Admission
 from wenxin_runtime.engine.engine import Engine
 from wenxin_runtime.engine.kv_blocks import BlockPool
 from wenxin_runtime.engine.kv_cache import KVCacheSize
@@ -155,14 +156,14 @@ def _allocate(checkpoint: Checkpoint, size: KVCacheSize, device: torch.device, d
 
 def _engine(config: RuntimeConfig, checkpoint: Checkpoint, size: KVCacheSize, limits: Limits, runner: Runner) -> Engine:
     pool = BlockPool(size.blocks, size.block_size, prefix_caching=config.enable_prefix_caching)
-    return Engine(
-        runner,
-        Scheduler(limits, pool),
+    admission = Admission(
         vocab_size=checkpoint.config.vocab_size,
         max_model_len=size.max_model_len,
         eos_token_ids=checkpoint.config.eos_token_ids,
         seed=config.seed,
     )
+    asynchronous = runner.device.type != "cpu" if config.async_scheduling is None else config.async_scheduling
+    return Engine(runner, Scheduler(limits, pool), admission, asynchronous=asynchronous)
 
 
 def _warm_up(engine: Engine, config: RuntimeConfig) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.wenxin_runtime.engine_driver import engine_of, finish, gather, submit
+from wenxin_runtime.engine.admission import Admission
 from wenxin_runtime.engine.engine import Engine
 from wenxin_runtime.engine.kv_blocks import BlockPool
 from wenxin_runtime.engine.runner import Runner
@@ -27,11 +28,14 @@ def loaded(tiny):
 
 @pytest.fixture(scope="module")
 def make(loaded):
-    def engine(*, blocks=200, slots=8, budget=512, beside=None, caching=True, eos=(), model_len=512) -> Engine:
+    def engine(
+        *, blocks=200, slots=8, budget=512, beside=None, caching=True, eos=(), model_len=512, asynchronous=False
+    ) -> Engine:
         runner = Runner(loaded._model, torch.zeros_like(loaded._kv_cache[:, :blocks]))
         limits = Limits(slots, budget, beside or budget)
         scheduler = Scheduler(limits, BlockPool(blocks, BLOCK, prefix_caching=caching))
-        return Engine(runner, scheduler, vocab_size=VOCAB, max_model_len=model_len, eos_token_ids=eos, seed=0)
+        admission = Admission(vocab_size=VOCAB, max_model_len=model_len, eos_token_ids=eos, seed=0)
+        return Engine(runner, scheduler, admission, asynchronous=asynchronous)
 
     return engine
 

@@ -84,7 +84,7 @@ def test_growing_beyond_the_pool_changes_nothing():
     assert pool.grow(table, 5)
     held = list(table.blocks)
     assert not pool.grow(table, 13)
-    assert (table.blocks, pool.free) == (held, 1)
+    assert (list(table.blocks), pool.free) == (held, 1)
 
 
 def test_without_prefix_caching_nothing_is_found():

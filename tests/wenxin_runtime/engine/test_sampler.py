@@ -15,14 +15,24 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from wenxin_runtime.engine.sampler import Row, describe, sample, uniform
+from wenxin_runtime.engine import sampler
+from wenxin_runtime.engine.sampler import Sampled, describe, uniform
+from wenxin_runtime.engine.seen import Seen
+from wenxin_runtime.engine.shaping import Row
 from wenxin_runtime.ipc import SamplingParams
 
 VOCABULARY = 5000
 
 
-def row(*, seed: int = 0, prompt=(), output=(), ending=(), **params) -> Row:
-    return Row(SamplingParams(max_tokens=16, **params), seed, (*prompt, *output), len(prompt), tuple(ending))
+def row(*, seed: int = 0, prompt=(), output=(), ending=(), constraint=None, **params) -> Row:
+    seen = Seen(prompt)
+    for token_id in output:
+        seen.add(token_id)
+    return Row(SamplingParams(max_tokens=16, **params), seed, len(output), tuple(ending), seen, constraint)
+
+
+def sample(logits: torch.Tensor, rows: list[Row]) -> list[Sampled]:
+    return sampler.sample(logits, rows).read()
 
 
 def random_logits(rows: int, seed: int = 0, vocabulary: int = VOCABULARY) -> torch.Tensor:
@@ -175,6 +185,6 @@ def test_each_row_gets_as_many_alternatives_as_it_asked_for():
 
 def test_prompt_logprobs_rank_the_tokens_that_really_followed():
     logits = random_logits(5)
-    found = describe(logits, logits.argsort(dim=-1, descending=True)[:, 4], top=5)
+    found = describe(logits, logits.argsort(dim=-1, descending=True)[:, 4], top=5).read()
     assert [each.rank for each in found] == [5] * 5
     assert all(each.top[4][1] == pytest.approx(each.logprob) for each in found)

@@ -7,15 +7,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wenxin_runtime.engine.kv_blocks import BlockPool, BlockTable
-from wenxin_runtime.engine.request import Request
+from wenxin_runtime.engine.request import Prompt, Request
 from wenxin_runtime.engine.scheduler import Limits, Plan, Scheduler
 from wenxin_runtime.ipc import SamplingParams
 
+ARRIVALS = itertools.count()
 
-def request(name: str, prompt: int, answer: int = 4, *, first_token: int = 0, salt: str = "") -> Request:
-    ids = tuple(range(first_token, first_token + prompt))
+
+def request(name: str, prompt: int, answer: int = 4, *, first_token: int = 0, priority: int = 0) -> Request:
+    return choices(name, prompt=prompt, answer=answer, first_token=first_token, priority=priority)[0]
+
+
+def choices(*names: str, prompt: int, answer: int = 4, first_token: int = 0, priority: int = 0) -> list[Request]:
+    """The choices of one prompt."""
+    shared = Prompt(tuple(range(first_token, first_token + prompt)))
     params = SamplingParams(max_tokens=answer)
-    return Request(name, ids, params, seed=0, stop_ids=(), max_len=prompt + answer, table=BlockTable(salt))
+    return [
+        Request(name, shared, params, 0, (), prompt + answer, BlockTable(), order=(priority, next(ARRIVALS)))
+        for name in names
+    ]
 
 
 def scheduler(
@@ -34,7 +44,8 @@ def step(s: Scheduler) -> Plan:
         assert len(chunk.request.table.blocks) >= s.pool.blocks_for(chunk.end)
     s.advance(plan)
     for chunk in plan:
-        if chunk.end == len(chunk.request.token_ids):
+        if chunk.samples:
+            chunk.request.in_flight -= 1
             chunk.request.token_ids.append(len(chunk.request.token_ids))
             if chunk.request.finish_reason():
                 s.remove(chunk.request)
@@ -184,7 +195,7 @@ def test_nothing_starves_and_no_block_is_lost_whatever_arrives_and_leaves(arriva
     for ended in everything:
         if ended not in leaving:
             assert len(ended.token_ids) == ended.max_len
-            assert ended.token_ids[len(ended.prompt_ids) :] == list(range(len(ended.prompt_ids), ended.max_len))
+            assert ended.token_ids[len(ended.prompt.ids) :] == list(range(len(ended.prompt.ids), ended.max_len))
 
 
 @settings(max_examples=40, deadline=None)
