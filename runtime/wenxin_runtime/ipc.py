@@ -9,12 +9,22 @@ from typing import Literal
 import msgspec
 
 
+class Structured(msgspec.Struct, frozen=True):
+    """What an answer must look like, as an llguidance grammar: Lark text, or the JSON of a list of grammars."""
+
+    grammar: str
+
+
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How to choose the next token; names and meaning as in vLLM and the OpenAI API.
 
     `temperature` 0 is greedy. `top_k` 0 and `top_p` 1 and `min_p` 0 switch the filter off. `seed` makes the draw
     repeatable whatever else runs in the batch. `logprobs` is the number of alternatives per generated token
     (None: no logprobs at all, 0: only the chosen token's); `prompt_logprobs` the same for the prompt's tokens.
+
+    `bad_words_ids` are sequences that the answer never completes. `think_end_ids` is what ends the thinking that the
+    answer starts with (none: it does not think); until then `structured` does not count, and after `thinking_budget`
+    tokens they are written for it.
     """
 
     max_tokens: int
@@ -32,6 +42,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     ignore_eos: bool = False
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    allowed_token_ids: tuple[int, ...] | None = None
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    structured: Structured | None = None
+    think_end_ids: tuple[int, ...] = ()
+    thinking_budget: int | None = None
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):
