@@ -12,9 +12,9 @@ import jinja2
 import jinja2.ext
 import jinja2.nodes
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from wenxin_runtime.errors import CheckpointError, InvalidRequest
+from wenxin_runtime.tokenizer.template_sandbox import COUNTER, BoundedEnvironment, StepCounter
 
 Message = Mapping[str, Any]
 
@@ -36,16 +36,23 @@ class ChatTemplate:
             self._template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise CheckpointError(f"the chat template is not valid Jinja: line {error.lineno}: {error}") from error
-        self._literals = _literals_of(environment.parse(source))
+        parsed = environment.parse(source)
+        self._literals = _literals_of(parsed)
+        self._names = frozenset(node.name for node in parsed.find_all(jinja2.nodes.Name))
 
     def writes(self, token: str) -> bool:
         """Say whether `token` occurs in the template's own text, so that it is part of the chat format."""
         return any(token in literal for literal in self._literals)
 
+    def reads(self, name: str) -> bool:
+        """Say whether the template mentions the variable `name`."""
+        return name in self._names
+
     def render(
         self,
         messages: Sequence[Message],
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         template_kwargs: Mapping[str, Any] | None = None,
@@ -53,7 +60,8 @@ class ChatTemplate:
         """Render a conversation; with `continue_final_message` the text ends inside the last message.
 
         Raises:
-            InvalidRequest: the template refuses the messages, or the last one cannot be continued.
+            InvalidRequest: the template refuses the messages or never comes to an end, or the last message cannot be
+                continued.
         """
         chat = [{key: value for key, value in message.items() if value is not None} for message in messages]
         if continue_final_message:
@@ -61,14 +69,14 @@ class ChatTemplate:
             if not isinstance(final, str):
                 raise InvalidRequest("continue_final_message needs text in the last message", param="messages")
             chat[-1] = {**chat[-1], "content": final + _CONTINUE_HERE}
-        text = self._render(chat, add_generation_prompt, template_kwargs or {})
+        names = {**self._special_tokens, **(template_kwargs or {}), "messages": chat}
+        names |= {"tools": list(tools) if tools else None, "documents": None}
+        text = self._render(names | {"add_generation_prompt": add_generation_prompt})
         return _cut_at_tag(text) if continue_final_message else text
 
-    def _render(self, chat: list[dict[str, Any]], add_generation_prompt: bool, kwargs: Mapping[str, Any]) -> str:
-        names = {**self._special_tokens, **kwargs}
-        names |= {"messages": chat, "tools": None, "documents": None, "add_generation_prompt": add_generation_prompt}
+    def _render(self, names: Mapping[str, Any]) -> str:
         try:
-            return self._template.render(names)
+            return self._template.render({**names, COUNTER: StepCounter()})
         except Exception as error:  # a template is code: whatever it trips over, it was these messages
             raise InvalidRequest(f"the chat template refuses the messages: {error}", param="messages") from error
 
@@ -106,8 +114,8 @@ class _Namespace(jinja2.utils.Namespace):
         super().__setitem__(name, value)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+def _environment() -> BoundedEnvironment:
+    environment = BoundedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _tojson

@@ -35,18 +35,22 @@ class ControlTokens:
         self._encode_as_text = encode_as_text
 
     def occur_in(self, values: Any) -> bool:
-        """Say whether a control token stands in any string of `values`, dictionary keys excepted."""
+        """Say whether a control token stands in any string of `values`, dictionary keys included."""
         if isinstance(values, str):
             return self._token.search(_without_markers(values)) is not None
-        inner = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
-        return any(self.occur_in(value) for value in inner)
+        if isinstance(values, dict):
+            return any(self.occur_in(key) or self.occur_in(value) for key, value in values.items())
+        return isinstance(values, list) and any(self.occur_in(value) for value in values)
 
     def mark(self, values: Any) -> Any:
-        """Return `values` with the control tokens wrapped in every string, dictionary keys excepted."""
+        """Return `values` with the control tokens wrapped in every string.
+
+        The keys that templates ask for hold no control token, so they stay as they are.
+        """
         if isinstance(values, str):
             return self._token.sub(f"{_START}\\g<0>{_END}", _without_markers(values))
         if isinstance(values, dict):
-            return {key: self.mark(value) for key, value in values.items()}
+            return {self.mark(key): self.mark(value) for key, value in values.items()}
         if isinstance(values, list):
             return [self.mark(value) for value in values]
         return values
@@ -63,11 +67,11 @@ class ControlTokens:
         first, *rest = self._marker.split(rendered)
         ids = self._encode(first)
         for piece, is_wrapped in self._alternating(rest):
-            ids += self._as_text(piece) if is_wrapped else self._continued(piece, self._encode)
+            ids += self._as_text(piece) if is_wrapped else self.continued(piece, self._encode)
         return ids
 
     def _as_text(self, token: str) -> list[int]:
-        ids = self._continued(token, self._encode_as_text)
+        ids = self.continued(token, self._encode_as_text)
         if set(self._encode(token)) & set(ids):
             raise InvalidRequest(f"{token!r} is a control token of this model, not text", param="messages")
         return ids
@@ -79,7 +83,7 @@ class ControlTokens:
             if piece:
                 yield piece, i % 2 == 0
 
-    def _continued(self, piece: str, encode: Encode) -> list[int]:
+    def continued(self, piece: str, encode: Encode) -> list[int]:
         """Encode a piece from the middle of a text, without the space that SentencePiece puts before the start of one.
 
         Encoded after a newline, whose ids are taken away again.

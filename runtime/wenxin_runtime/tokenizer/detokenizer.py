@@ -18,16 +18,24 @@ class Detokenizer:
     here only the invalid bytes are replaced.
     """
 
-    def __init__(self, pieces: Pieces, *, skip_special_tokens: bool = True, context: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        pieces: Pieces,
+        *,
+        skip_special_tokens: bool = True,
+        shown: frozenset[int] = frozenset(),
+        context: Iterable[int] = (),
+    ) -> None:
         """Start a text.
 
         Args:
             pieces: The bytes of each token.
-            skip_special_tokens: Special tokens add no text.
+            skip_special_tokens: Special tokens add no text, except those of `shown`.
+            shown: Ids of special tokens that whoever reads the text has to see.
             context: The prompt's ids; a character that its last tokens leave open is completed by the answer.
         """
         self._pieces = pieces
-        self._skipped = pieces.special_ids if skip_special_tokens else frozenset[int]()
+        self._skipped = pieces.special_ids - shown if skip_special_tokens else frozenset[int]()
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         for token_id in list(context)[-_CONTEXT_TOKENS:]:
             self.feed(token_id)

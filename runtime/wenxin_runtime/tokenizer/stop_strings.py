@@ -35,7 +35,7 @@ class StopStrings:
             end, start, stop = min(found)
             self._held = ""
             return Scan(text[: end if self._include else start], stop)
-        keep = self._possible_start(text)
+        keep = possible_start(text, self._stops)
         self._held = text[len(text) - keep :]
         return Scan(text[: len(text) - keep])
 
@@ -48,9 +48,8 @@ class StopStrings:
         """The answer ended otherwise: return what was held back."""
         return self.skip("")
 
-    def _possible_start(self, text: str) -> int:
-        """Return the length of the longest end of `text` that begins a stop string."""
-        longest = min(len(text), max(len(stop) for stop in self._stops) - 1)
-        return next(
-            (size for size in range(longest, 0, -1) if any(stop.startswith(text[-size:]) for stop in self._stops)), 0
-        )
+
+def possible_start(text: str, words: Sequence[str]) -> int:
+    """Return the length of the longest end of `text` that begins one of `words` and is not the whole of it."""
+    longest = min(len(text), max(len(word) for word in words) - 1)
+    return next((size for size in range(longest, 0, -1) if any(word.startswith(text[-size:]) for word in words)), 0)

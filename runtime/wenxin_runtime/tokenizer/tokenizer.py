@@ -72,16 +72,30 @@ class Tokenizer:
         text: str = self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return text
 
+    def encode_continuation(self, text: str) -> list[int]:
+        """Encode `text` as it stands behind another: without what a tokenizer puts before the start of a text."""
+        return self._control_tokens.continued(text, self.encode)
+
+    def id_of(self, token: str) -> int | None:
+        """Return the id of the token that is spelled so in tokenizer.json."""
+        token_id: int | None = self._backend.token_to_id(token)
+        return token_id
+
+    def spelling(self, token_id: int) -> str:
+        """Return how tokenizer.json spells a token (`▁the`, `<0x0A>`); empty for an id that it does not have."""
+        return self._backend.id_to_token(token_id) or ""
+
     def encode_chat(
         self,
         messages: Sequence[Message],
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         add_special_tokens: bool = False,
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[int]:
-        """Render `messages` and encode the result; control tokens inside the messages stay text.
+        """Render `messages` and encode the result; control tokens inside messages and tools stay text.
 
         Raises:
             InvalidRequest: there is no template, or it refuses the messages.
@@ -90,12 +104,14 @@ class Tokenizer:
             raise InvalidRequest(
                 "this model has no chat template; use /v1/completions, or start the server with --chat-template"
             )
-        values: dict[str, Any] = {"messages": list(messages), "kwargs": dict(template_kwargs or {})}
+        values: dict[str, Any]
+        values = {"messages": list(messages), "tools": list(tools or []), "kwargs": dict(template_kwargs or {})}
         forged = self._control_tokens.occur_in(values)
         if forged:
             values = self._control_tokens.mark(values)
         text = self.template.render(
             values["messages"],
+            tools=values["tools"],
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             template_kwargs=values["kwargs"],
