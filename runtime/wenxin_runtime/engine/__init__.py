@@ -5,7 +5,9 @@ startup     checkpoint and device -> a warm Engine
 engine      Engine.step
 admission   what the server submits -> requests                     no torch
 request     one sequence and where it stands                        no torch
-constraint  what a sequence is bound to: grammars, word lists       no torch
+constraint  what a sequence is bound to, as a mask: the seam        no torch
+constraints grammars, word lists, thinking: what is behind it       no torch
+compiling   requests whose grammar is being compiled                no torch
 scheduler   which tokens of which requests are computed next        no torch
 kv_blocks   who owns which block of the KV cache, prefix reuse      no torch
 batch       a plan -> flat tensors

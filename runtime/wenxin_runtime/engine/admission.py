@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Container, Iterable
+from concurrent.futures import Future
 
-from wenxin_runtime.engine.constraint import Constrain, Unsatisfiable, unconstrained
+from wenxin_runtime.engine.constraint import Constrain, Unconstrained, Unsatisfiable
 from wenxin_runtime.engine.kv_blocks import BlockTable
 from wenxin_runtime.engine.request import Prompt, Request
 from wenxin_runtime.engine.seen import Seen, penalised
@@ -24,14 +25,18 @@ class Admission:
         max_model_len: int,
         eos_token_ids: Iterable[int],
         seed: int,
-        constrain: Constrain = unconstrained,
+        constrain: Constrain | None = None,
     ) -> None:
         self._vocab_size = vocab_size
         self._max_model_len = max_model_len
         self._eos_token_ids = tuple(eos_token_ids)
         self._seed = seed
-        self._constrain = constrain
+        self._constrain: Constrain = constrain or Unconstrained()
         self._arrivals = 0
+
+    def compiling(self, message: Submit) -> Future[None] | None:
+        """Begin to compile the message's grammar; None where `requests` would not wait for anything."""
+        return self._constrain.compiling(message)
 
     def requests(self, message: Submit, open_ids: Container[str]) -> list[Request]:
         """Make one request per choice of the prompt.

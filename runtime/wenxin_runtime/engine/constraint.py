@@ -1,6 +1,6 @@
 """What an answer is bound to, token by token: the seam between the engine and grammars, word lists and the like."""
 
-from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -19,6 +19,10 @@ class Constraint(Protocol):
     def finished(self) -> bool:
         """Whether nothing may follow: the answer ends with "stop", without an EOS token."""
 
+    @property
+    def problem(self) -> str | None:
+        """Why the last mask allowed nothing, for the client, where it did not."""
+
     def fill(self, bitmask: Bitmask) -> bool:
         """Write down what may come next, into all words of `bitmask`; False where everything may."""
 
@@ -30,9 +34,25 @@ class Unsatisfiable(ValueError):
     """No answer can fulfil what was asked for; the text is for the client."""
 
 
-Constrain: TypeAlias = Callable[[Submit], Constraint | None]
-"""Makes the constraint of one sequence of a request; None where there is none. Raises Unsatisfiable."""
+class Constrain(Protocol):
+    """Makes the constraints of sequences."""
+
+    def __call__(self, message: Submit) -> Constraint | None:
+        """Bind one sequence of a request; None where there is nothing to be bound to.
+
+        Raises:
+            Unsatisfiable: nothing can fulfil what was asked for.
+        """
+
+    def compiling(self, message: Submit) -> Future[None] | None:
+        """Begin what is too slow for the engine's loop; None where the call above would not wait for anything."""
 
 
-def unconstrained(_: Submit) -> None:
-    """Let every sequence write what it likes."""
+class Unconstrained:
+    """Lets every sequence write what it likes."""
+
+    def __call__(self, _: Submit) -> None:
+        """Bind nothing."""
+
+    def compiling(self, _: Submit) -> None:
+        """Wait for nothing."""

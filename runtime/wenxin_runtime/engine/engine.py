@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable
 
 from wenxin_runtime.engine.admission import Admission, Refused
+from wenxin_runtime.engine.compiling import Compiling
 from wenxin_runtime.engine.flight import NOTHING, Flight
 from wenxin_runtime.engine.request import Request
 from wenxin_runtime.engine.runner import Launched, Runner
@@ -13,7 +14,7 @@ from wenxin_runtime.engine.shaping import Row
 from wenxin_runtime.ipc import Delta, EngineStats, FinishReason, Outputs, SamplingParams, Submit
 
 _NOTHING_TO_DRAW = (
-    "no token could be chosen: the model's logits are not finite, or logit_bias, min_tokens and constraints leave none"
+    "no token could be chosen: the model's logits are not finite, or logit_bias and min_tokens leave nothing"
 )
 # What is drawn for a request that has ended after its next token was launched. Nobody reads it.
 _UNWANTED = Row(SamplingParams(max_tokens=0, temperature=0.0), seed=0)
@@ -35,6 +36,7 @@ class Engine:
         self._asynchronous = asynchronous
         self._requests: dict[str, Request] = {}
         self._refused: list[Delta] = []
+        self._compiling = Compiling()
         self._flight = NOTHING
         self._prompt_tokens = 0
         self._generation_tokens = 0
@@ -42,10 +44,17 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._requests or self._refused)
+        return bool(self._requests or self._refused or self._compiling)
 
     def submit(self, message: Submit) -> None:
         """Accept a prompt's choices, or let the next step end them with an error where they cannot be computed."""
+        compilation = self._admission.compiling(message)
+        if compilation is not None:
+            self._compiling.add(message, compilation)
+        else:
+            self._admit(message)
+
+    def _admit(self, message: Submit) -> None:
         try:
             requests = self._admission.requests(message, self._requests)
         except Refused as why:
@@ -60,6 +69,8 @@ class Engine:
         for request_id in request_ids:
             if request_id in self._requests:
                 self._end(self._requests[request_id])
+            else:
+                self._compiling.abort(request_id)
 
     def step(self) -> Outputs:
         """Let every scheduled request advance.
@@ -67,6 +78,9 @@ class Engine:
         Only landing waits for the device. Asynchronously it waits for the step before, when the next forward is
         launched already; in lockstep it waits for this one. Either way a token is sampled with all before it known.
         """
+        for message, unwanted in self._compiling.take(wait=not self._requests):
+            self._admit(message)
+            self.abort(unwanted)
         started = time.perf_counter()
         plan = self._scheduler.schedule()
         scheduled = time.perf_counter()
@@ -100,7 +114,7 @@ class Engine:
         if first:
             self._answered(request)
         token_ids: tuple[int, ...] = ()
-        error = _NOTHING_TO_DRAW if drawn.token_id is None else None
+        error = _why_nothing(request) if drawn.token_id is None else None
         if drawn.token_id is not None and len(request.token_ids) < request.max_len:  # max_tokens may be 0
             token_ids = (drawn.token_id,)
             request.append(drawn.token_id)
@@ -143,7 +157,7 @@ class Engine:
     def _stats(self, plan: Plan, schedule: float, forward: float, sampling: float) -> EngineStats:
         scheduler = self._scheduler
         return EngineStats(
-            waiting=len(scheduler.waiting),
+            waiting=len(scheduler.waiting) + len(self._compiling),
             running=len(scheduler.running),
             kv_blocks_used=scheduler.pool.owned,
             kv_blocks_total=scheduler.pool.total,
@@ -158,6 +172,11 @@ class Engine:
             prefix_cache_queries_total=scheduler.prefix_queries,
             prefix_cache_hits_total=scheduler.prefix_hits,
         )
+
+
+def _why_nothing(request: Request) -> str:
+    constraint = request.constraint
+    return (constraint.problem if constraint is not None else None) or _NOTHING_TO_DRAW
 
 
 def _row(request: Request) -> Row:

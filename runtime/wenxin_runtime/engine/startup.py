@@ -10,15 +10,19 @@ import torch
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.engine import kv_cache, machine
 from wenxin_runtime.engine.admission import Admission
+from wenxin_runtime.engine.constraint import Constrain
+from wenxin_runtime.engine.constraints.factory import Constraints
 from wenxin_runtime.engine.engine import Engine
 from wenxin_runtime.engine.kv_blocks import BlockPool
 from wenxin_runtime.engine.kv_cache import KVCacheSize
 from wenxin_runtime.engine.runner import Model, Runner
 from wenxin_runtime.engine.scheduler import Limits, Scheduler
 from wenxin_runtime.errors import CheckpointError, ConfigError
+from wenxin_runtime.grammars import Grammars
 from wenxin_runtime.ipc import Ready, SamplingParams, Submit
 from wenxin_runtime.kernels import choose
 from wenxin_runtime.models import MODELS
+from wenxin_runtime.tokenizer import Tokenizer
 from wenxin_runtime.weights.checkpoint import Checkpoint, open_checkpoint
 from wenxin_runtime.weights.loading import CheckpointSource, Progress
 
@@ -51,6 +55,7 @@ def start(config: RuntimeConfig, progress: Progress | None = None) -> Started:
     if device.type == "cpu":
         torch.set_num_threads(config.cpu_threads or machine.usable_cores())
     checkpoint = open_checkpoint(config.model_dir)
+    constraints = _constraints(checkpoint)
     model = MODELS[checkpoint.config.architecture](
         checkpoint.config, CheckpointSource(checkpoint, device, dtype, progress), choose(device, dtype)
     )
@@ -66,7 +71,7 @@ def start(config: RuntimeConfig, progress: Progress | None = None) -> Started:
         parameters=checkpoint.parameters,
         load_seconds=time.perf_counter() - begun,
     )
-    return Started(_engine(config, checkpoint, size, limits, runner), ready)
+    return Started(_engine(config, checkpoint, size, limits, runner, constraints), ready)
 
 
 def _device(wanted: str) -> torch.device:
@@ -154,13 +159,31 @@ def _allocate(checkpoint: Checkpoint, size: KVCacheSize, device: torch.device, d
     return torch.zeros(shape, device=device, dtype=dtype)
 
 
-def _engine(config: RuntimeConfig, checkpoint: Checkpoint, size: KVCacheSize, limits: Limits, runner: Runner) -> Engine:
+def _constraints(checkpoint: Checkpoint) -> Constraints:
+    """Sort the vocabulary for grammars while the weights are loaded: it takes a second, and the interpreter with it."""
+    vocab_size, eos = checkpoint.config.vocab_size, checkpoint.config.eos_token_ids
+
+    def grammars() -> Grammars:
+        return Grammars(Tokenizer.load(checkpoint.model_dir), vocab_size=vocab_size, eos_token_ids=eos)
+
+    return Constraints(grammars, vocab_size=vocab_size, eos_token_ids=eos)
+
+
+def _engine(
+    config: RuntimeConfig,
+    checkpoint: Checkpoint,
+    size: KVCacheSize,
+    limits: Limits,
+    runner: Runner,
+    constrain: Constrain | None = None,
+) -> Engine:
     pool = BlockPool(size.blocks, size.block_size, prefix_caching=config.enable_prefix_caching)
     admission = Admission(
         vocab_size=checkpoint.config.vocab_size,
         max_model_len=size.max_model_len,
         eos_token_ids=checkpoint.config.eos_token_ids,
         seed=config.seed,
+        constrain=constrain,
     )
     asynchronous = runner.device.type != "cpu" if config.async_scheduling is None else config.async_scheduling
     return Engine(runner, Scheduler(limits, pool), admission, asynchronous=asynchronous)
