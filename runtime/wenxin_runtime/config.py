@@ -64,12 +64,27 @@ class RuntimeConfig:
     max_logprobs: int = _flag(20, "most alternatives a request may ask for per token")
     max_request_bytes: int = _flag(16 * 2**20, "largest HTTP request body in bytes; a larger one is answered 413")
     chat_template: str | None = _flag(None, "file with a Jinja chat template that replaces the checkpoint's own")
+    reasoning_parser: str = _flag(
+        "auto",
+        "tell thoughts from answers: auto where the chat template or the vocabulary has <think>",
+        choices=("auto", "none", "ernie45"),
+    )
+    tool_call_parser: str = _flag(
+        "auto",
+        "find tool calls in answers: auto where the chat template shows tools and writes <tool_call>",
+        choices=("auto", "none", "ernie45"),
+    )
     shutdown_delay: float = _flag(
         5.0, "seconds after SIGTERM in which new requests are still served (endpoints catch up)"
     )
     drain_timeout: float = _flag(300.0, "seconds after the delay in which accepted requests may finish")
     engine_stall_timeout: float = _flag(
         300.0, "seconds without progress after which the engine is given up and the process ends; 0: never"
+    )
+    otlp_endpoint: str | None = _flag(
+        None,
+        "OTLP/HTTP collector to send traces to, for example http://collector:4318; needs the extra `tracing` "
+        "(default: what the OTEL_* variables say, else no traces)",
     )
     log_level: str = _flag("info", "log level", choices=("debug", "info", "warning", "error"))
 

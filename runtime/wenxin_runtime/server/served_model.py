@@ -9,6 +9,8 @@ import msgspec
 
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.errors import CheckpointError
+from wenxin_runtime.server.openai import chat_format
+from wenxin_runtime.server.openai.chat_format import ChatFormat
 from wenxin_runtime.tokenizer import Tokenizer
 from wenxin_runtime.weights import Checkpoint
 
@@ -32,6 +34,7 @@ class ServedModel:
     vocab_size: int
     tokenizer: Tokenizer
     defaults: SamplingDefaults
+    chat_format: ChatFormat
 
 
 def read(config: RuntimeConfig, checkpoint: Checkpoint) -> ServedModel:
@@ -41,12 +44,14 @@ def read(config: RuntimeConfig, checkpoint: Checkpoint) -> ServedModel:
         CheckpointError: the tokenizer or generation_config.json; the message names the file.
         ConfigError: --chat-template cannot be read.
     """
+    tokenizer = Tokenizer.load(config.model_dir, config.chat_template)
     return ServedModel(
         names=model_names(config),
         created=int(time.time()),
         vocab_size=checkpoint.config.vocab_size,
-        tokenizer=Tokenizer.load(config.model_dir, config.chat_template),
+        tokenizer=tokenizer,
         defaults=_defaults(checkpoint.model_dir / "generation_config.json"),
+        chat_format=chat_format.read(tokenizer, config),
     )
 
 

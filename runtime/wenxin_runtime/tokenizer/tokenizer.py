@@ -81,6 +81,10 @@ class Tokenizer:
         token_id: int | None = self._backend.token_to_id(token)
         return token_id
 
+    def is_added(self, token: str) -> bool:
+        """Say whether `token` is one token, added to the vocabulary, special or not."""
+        return any(added.content == token for added in self._backend.get_added_tokens_decoder().values())
+
     def spelling(self, token_id: int) -> str:
         """Return how tokenizer.json spells a token (`▁the`, `<0x0A>`); empty for an id that it does not have."""
         return self._backend.id_to_token(token_id) or ""

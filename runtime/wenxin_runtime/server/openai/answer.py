@@ -1,7 +1,8 @@
 """All choices of one request, from the engine's deltas to pieces that can be written."""
 
 from wenxin_runtime.server.generation import Generation
-from wenxin_runtime.server.openai.choice import Choice, Piece
+from wenxin_runtime.server.openai.choice import Choice
+from wenxin_runtime.server.openai.piece import Piece
 from wenxin_runtime.server.openai.plan import Plan
 from wenxin_runtime.server.openai.responses import PromptTokensDetails, Usage
 from wenxin_runtime.tokenizer import Tokenizer

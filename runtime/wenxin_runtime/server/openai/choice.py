@@ -1,38 +1,11 @@
-"""One sequence's tokens to the text of one choice: detokenised, cut at stop strings, with its logprobs in step."""
+"""One sequence's tokens to one choice: detokenised, cut at stop strings, sorted into parts, with logprobs in step."""
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
-
-from wenxin_runtime.ipc import Delta, TokenLogprobs
+from wenxin_runtime.ipc import Delta
 from wenxin_runtime.server.generation import Generation
+from wenxin_runtime.server.openai.parts import parts_of
+from wenxin_runtime.server.openai.piece import Piece, ScoredToken
 from wenxin_runtime.server.openai.plan import Plan
 from wenxin_runtime.tokenizer import Detokenizer, StopStrings, Tokenizer
-
-
-class ScoredToken(NamedTuple):
-    """A token with its logprobs (None for a prompt's first token) and the characters of the choice before it."""
-
-    token_id: int
-    logprobs: TokenLogprobs | None
-    offset: int
-
-
-@dataclass(slots=True)
-class Piece:
-    """What some steps added to one choice. `opening` marks the piece that holds the choice's beginning."""
-
-    index: int
-    opening: bool = False
-    parts: list[str] = field(default_factory=list)
-    token_ids: list[int] = field(default_factory=list)
-    scored: list[ScoredToken] = field(default_factory=list)
-    finish_reason: str | None = None
-    stop_reason: str | int | None = None
-
-    @property
-    def text(self) -> str:
-        """The added text."""
-        return "".join(self.parts)
 
 
 class Choice:
@@ -55,12 +28,21 @@ class Choice:
         self._opened = False
         self._characters = 0
         self._stops = StopStrings(plan.stop, include=plan.include_stop)
+        self._parts = parts_of(plan.answer_format)
         self._detokenizer = Detokenizer(
-            tokenizer.pieces, skip_special_tokens=plan.skip_special_tokens, context=prompt.ids
+            tokenizer.pieces,
+            skip_special_tokens=plan.skip_special_tokens,
+            shown=plan.answer_format.shown_ids if plan.answer_format is not None else frozenset(),
+            context=prompt.ids,
         )
 
+    @property
+    def reasoning_tokens(self) -> int:
+        """Generated tokens that belong to the reasoning, as far as their text is sorted."""
+        return self._parts.reasoning_tokens
+
     def push(self, delta: Delta, piece: Piece, generation: Generation) -> None:
-        """Add what `delta` brings to `piece`; a stop string found in it ends the sequence in `generation` too."""
+        """Add what `delta` brings to `piece`; a choice that ends before its sequence ends that in `generation` too."""
         if not self._opened:
             self._open(delta, piece)
         self.cached_tokens = max(self.cached_tokens, delta.cached_tokens)
@@ -72,6 +54,7 @@ class Choice:
 
     def _open(self, delta: Delta, piece: Piece) -> None:
         self._opened = piece.opening = True
+        piece.prompt_logprobs = delta.prompt_logprobs
         if not self._plan.echo:
             return
         prompt = self._plan.prompt_of(self._index)
@@ -92,32 +75,37 @@ class Choice:
         for position, token_id in enumerate(delta.token_ids):
             self.tokens += 1
             piece.token_ids.append(token_id)
-            if delta.logprobs is not None:
-                piece.scored.append(ScoredToken(token_id, delta.logprobs[position], self._characters))
+            logprobs = None if delta.logprobs is None else delta.logprobs[position]
             is_end = delta.stop_token_id is not None and position == len(delta.token_ids) - 1
             text = "" if is_end and not self._plan.include_stop else self._detokenizer.feed(token_id)
+            scored = None if logprobs is None else ScoredToken(token_id, logprobs, self._characters)
+            self._parts.token(scored, len(text), piece)
             self._characters += len(text)
             if self._show(text, piece):
-                return  # tokens behind a stop string were never asked for
+                return  # tokens behind the end were never asked for
 
     def _show(self, text: str, piece: Piece) -> bool:
-        """Show `text` up to a stop string; return whether there was one."""
+        """Show `text` up to what ends the choice: a stop string, or a tool call where one is all that is wanted."""
         if self.tokens <= self._plan.sampling.min_tokens:
-            piece.parts.append(self._stops.skip(text))
+            self._parts.text(self._stops.skip(text), piece)
             return False
         scan = self._stops.push(text)
-        piece.parts.append(scan.text)
-        if scan.matched is None:
+        self._parts.text(scan.text, piece)
+        if scan.matched is None and not self._parts.finished:
             return False
-        self.finished = True
-        piece.finish_reason, piece.stop_reason = "stop", scan.matched
+        self._end("stop", piece)
+        piece.stop_reason = scan.matched
         return True
 
     def _finish(self, delta: Delta, piece: Piece) -> None:
         if self._show(self._detokenizer.finish(), piece):
             return
-        piece.parts.append(self._stops.flush())
-        self.finished = True
-        piece.finish_reason = delta.finish_reason
+        self._parts.text(self._stops.flush(), piece)
+        self._end(delta.finish_reason, piece)
         if delta.stop_token_id in self._plan.sampling.stop_token_ids:
             piece.stop_reason = delta.stop_token_id
+
+    def _end(self, reason: str | None, piece: Piece) -> None:
+        self._parts.finish(piece)
+        self.finished = True
+        piece.finish_reason = "tool_calls" if reason == "stop" and self._parts.called else reason

@@ -6,8 +6,8 @@ from msgspec import UNSET
 
 from wenxin_runtime.errors import InvalidRequest
 from wenxin_runtime.server.http import encode_json
-from wenxin_runtime.server.openai.choice import Piece
 from wenxin_runtime.server.openai.parsing import parse
+from wenxin_runtime.server.openai.piece import Piece
 from wenxin_runtime.server.openai.plan import (
     Plan,
     Prompt,

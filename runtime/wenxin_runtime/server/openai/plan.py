@@ -11,6 +11,7 @@ import msgspec
 
 from wenxin_runtime.errors import InvalidRequest
 from wenxin_runtime.ipc import SamplingParams, Submit
+from wenxin_runtime.server.openai.parts import AnswerFormat
 from wenxin_runtime.server.openai.sampling import sampling_params, stop_strings
 from wenxin_runtime.server.openai.schemas import GenerationRequest
 from wenxin_runtime.server.served_model import ServedModel
@@ -34,7 +35,7 @@ class Plan:
     """A checked request: `n` choices for each prompt, numbered prompt by prompt.
 
     `id` also names the sequences to the engine. `top_logprobs` is the number of alternatives per token, None for no
-    logprobs at all.
+    logprobs at all. `answer_format` says what an answer may hold besides its content, None for nothing.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Plan:
     top_logprobs: int | None
     echo: bool = False
     cache_salt: str = ""
+    answer_format: AnswerFormat | None = None
 
     @property
     def prompt_tokens(self) -> int:

@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec import field as json_field
 
 from wenxin_runtime.ipc import TokenLogprobs
-from wenxin_runtime.server.openai.choice import ScoredToken
+from wenxin_runtime.server.openai.piece import ScoredToken
 from wenxin_runtime.tokenizer import Tokenizer
 
 # JSON has no minus infinity; OpenAI and vLLM spell it so.
