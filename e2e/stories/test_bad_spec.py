@@ -34,6 +34,8 @@ def manifest(spec: dict[str, Any]) -> dict[str, Any]:
         pytest.param({"model": {}}, "exactly one of model.ref", id="neither ref nor source"),
         pytest.param({"model": {"source": "hf://a/b"}}, "pvc://CLAIM/PATH", id="source of an unknown kind"),
         pytest.param({"dtype": "float8"}, "spec.dtype", id="unknown dtype"),
+        pytest.param({"quantization": "int4"}, "spec.quantization", id="unknown quantization"),
+        pytest.param({"monitoring": {"otlpEndpoint": "collector:4318"}}, "spec.monitoring.otlpEndpoint", id="no URL"),
         pytest.param({"engine": {"maxNumSeqs": 0}}, "spec.engine.maxNumSeqs", id="no slots"),
         pytest.param({"replicas": -1}, "spec.replicas", id="negative replicas"),
         pytest.param(

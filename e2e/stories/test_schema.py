@@ -36,6 +36,13 @@ SPECS: dict[str, list[Any]] = {
     "engine": [{"maxNumSeqs": 0}, {"maxNumSeqs": 4097}, {"queueSize": 0}, {"maxBatchedTokens": 15},
                {"prefixCaching": "no"}, {"unknown": 1}],
     "maxModelLen": [0, 1, 10_000_001],
+    "quantization": ["none", "int8", "int4", "", 8, None],
+    "engine.stallTimeout": ["0s", "5m", "24h", "25h", "5", ""],
+    "monitoring": [{}, {"otlpEndpoint": ""}, {"unknown": 1}],
+    "monitoring.otlpEndpoint": ["http://c", "https://c.obs.svc.cluster.local:4318/v1/traces", "http://[::1]:4318",
+                                "http://10.0.0.1:4318", "http://c:65535", "http://c:65536", "http://c:0",
+                                "c.obs.svc:4318", "ftp://c", "http://", "http://c:port", "http://-c", "http://c d",
+                                "http://u:p@c", "http://c?x=1", "http://c\n", "http://" + "c" * 600],
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "ImagePullBackOff": "check the image's name, and whether the pod may pull it",
     "Unschedulable": "free or add nodes, or ask for less",
     "OOMKilled": "raise the memory limit in spec.pod.resources, or lower spec.maxModelLen or spec.engine.maxNumSeqs",
+    "EngineStalled": "where a step may really take so long, raise spec.engine.stallTimeout",
     "CrashLoopBackOff": "see `kubectl logs --previous` of the pod",
     "InspectionFailed": "see `kubectl logs` of the Job's pod",
     "FailedCreate": "see the namespace's quotas and admission policies",

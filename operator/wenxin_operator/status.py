@@ -267,6 +267,7 @@ def _served_model(seen: DeploymentSnapshot, plan: DeploymentPlan) -> ServedModel
         digest=target.model.digest,
         architecture=facts.architecture,
         parameters=facts.parameters,
+        active_parameters=facts.active_parameters,
         context_length=facts.context_length,
     )
 

@@ -1,6 +1,7 @@
 """The operator writes the runtime's command line: every line must mean to the runtime what the spec means."""
 
 import argparse
+import re
 from typing import Any
 
 import pytest
@@ -49,6 +50,8 @@ def test_the_defaults_of_a_deployment_are_those_of_the_runtime(tmp_path: Any) ->
         ({"drain": {"timeout": "1h30m"}}, "drain_timeout", 5400),
         ({"drain": {"timeout": "24h"}}, "drain_timeout", 86400),
         ({"drain": {"delay": "0s"}}, "shutdown_delay", 0),
+        ({"engine": {"stallTimeout": "1h"}}, "engine_stall_timeout", 3600),
+        ({"engine": {"stallTimeout": "0s"}}, "engine_stall_timeout", 0),
     ],
 )
 def test_a_setting_of_the_spec_arrives_in_the_runtime(
@@ -60,6 +63,11 @@ def test_a_setting_of_the_spec_arrives_in_the_runtime(
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
 def test_every_dtype_of_the_spec_is_one_of_the_runtime(dtype: str, tmp_path: Any) -> None:
     assert parsed({"dtype": dtype}, tmp_path).dtype == dtype
+
+
+def test_an_image_that_lacks_a_newer_flag_is_not_given_it_unasked() -> None:
+    flags = render(DeploymentSpec.model_validate(MODEL), "ernie-21b")
+    assert not {"quantization", "engine-stall-timeout", "otlp-endpoint"} & set(re.findall(r"--([a-z-]+)", flags))
 
 
 @pytest.mark.parametrize(

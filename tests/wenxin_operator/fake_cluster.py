@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tests.contract.inspected import INSPECTED
 from wenxin_operator.api.schema import crds
 from wenxin_operator.errors import ApiError, NotFound
 from wenxin_operator.events import Event
@@ -30,17 +31,7 @@ from wenxin_operator.names import (
 from wenxin_operator.reconcile import Outcome, reconcile
 
 NAMESPACE = "team"
-FACTS = {
-    "architecture": "Ernie4_5ForCausalLM",
-    "parameters": 361_000_000,
-    "bytes": 722_000_000,
-    "layers": 18,
-    "hiddenSize": 1024,
-    "contextLength": 131_072,
-    "vocabSize": 103_424,
-    "dtype": "bfloat16",
-}
-INSPECTED = {"digest": "sha256:0123", **FACTS}
+FACTS = {name: value for name, value in INSPECTED.items() if name != "digest"}
 _SCHEMAS = {
     crd["spec"]["names"]["kind"]: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for crd in crds().values()
 }

@@ -85,10 +85,24 @@ def test_a_source_that_leads_nowhere_or_out_of_the_claim_is_refused(source: str)
         ({"parallelism": {"tensor": "1"}}, "spec.parallelism.tensor: Input should be a valid integer"),
         ({"servedName": "a b"}, "spec.servedName: "),
         ({"image": "a b"}, "spec.image: "),
+        ({"quantization": "int4"}, "spec.quantization: Input should be 'none' or 'int8'"),
+        ({"engine": {"stallTimeout": "25h"}}, "spec.engine.stallTimeout: must be at most 24h"),
+        ({"monitoring": {"otlpEndpoint": "c:4318"}}, "spec.monitoring.otlpEndpoint: write a URL such as http://"),
+        ({"monitoring": {"otlpEndpoint": "http://u:p@c"}}, "spec.monitoring.otlpEndpoint: write a URL such as http://"),
     ],
 )
 def test_a_refusal_names_the_field(fields: dict[str, Any], words: str) -> None:
     assert words in refusal(**fields)
+
+
+@pytest.mark.parametrize("port", [1, 80, 4318, 9999, 10000, 59999, 64999, 65499, 65529, 65535])
+def test_a_collector_may_listen_on_any_port(port: int) -> None:
+    assert spec(monitoring={"otlpEndpoint": f"http://c:{port}"})
+
+
+@pytest.mark.parametrize("port", ["", "0", "080", "65536", "65540", "65600", "66000", "70000", "100000"])
+def test_what_is_no_port_is_refused(port: str) -> None:
+    assert "write a URL" in refusal(monitoring={"otlpEndpoint": f"http://c:{port}"})
 
 
 def test_every_mistake_is_told_at_once() -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
+from tests.contract.inspected import INSPECTED
 from tests.wenxin_operator.fake_api import FakeApi, Request
 from tests.wenxin_operator.running import CLAIM, deployment, operating, quiet, until
 from wenxin_operator.api.deployment import DeploymentSpec
@@ -133,20 +134,7 @@ async def finish_inspection(api: FakeApi) -> None:
     """Do what the Job controller and the kubelet would."""
     (job,) = api.of("jobs")
     name, template = job["metadata"]["name"], job["spec"]["template"]["metadata"]["labels"]
-    message = json.dumps(
-        {
-            "digest": "sha256:" + "0" * 64,
-            "architecture": "Ernie4_5ForCausalLM",
-            "parameters": 1000,
-            "bytes": 4000,
-            "layers": 2,
-            "hiddenSize": 8,
-            "contextLength": 128,
-            "vocabSize": 100,
-            "dtype": "float32",
-        }
-    )
-    ended = {"state": {"terminated": {"exitCode": 0, "message": message}}}
+    ended = {"state": {"terminated": {"exitCode": 0, "message": json.dumps(INSPECTED)}}}
     labels = {**template, LABEL_JOB_NAME: name, "app.kubernetes.io/managed-by": "wenxin-operator"}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "here", "name": f"{name}-x", "labels": labels}}
     await api.put({**pod, "status": {"phase": "Succeeded", "containerStatuses": [ended]}})

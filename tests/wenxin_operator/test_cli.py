@@ -51,6 +51,12 @@ async def test_a_ready_deployment_is_shown_with_its_model_and_conditions(
     )
 
 
+def test_a_mixture_of_experts_and_narrow_weights_are_told() -> None:
+    model = {**STATUS["model"], "parameters": 21_825_000_000, "activeParameters": 3_350_000_000}
+    shown = render({**deployment(quantization="int8"), "status": {**STATUS, "model": model}})
+    assert "21,825,000,000 parameters (3,350,000,000 active), int8 weights, 131072 tokens" in shown
+
+
 async def test_all_of_a_namespace_are_shown_and_one_that_is_not_ready_makes_the_exit_code_1(
     api: FakeApi, kubeconfig: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

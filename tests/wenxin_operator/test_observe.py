@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.wenxin_operator.fake_cluster import INSPECTED, NAMESPACE, FakeCluster, claim
+from tests.contract.inspected import INSPECTED
+from tests.wenxin_operator.fake_cluster import NAMESPACE, FakeCluster, claim
 from wenxin_operator import observe
 from wenxin_operator.errors import SpecError
 from wenxin_operator.names import (

@@ -11,7 +11,7 @@ from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.api.status import ModelFacts
 from wenxin_operator.changes import sealed
 from wenxin_operator.names import WENXIN_DEPLOYMENT, Key
-from wenxin_operator.plan import workload
+from wenxin_operator.plan import network, workload
 from wenxin_operator.plan.acceptance import unsuitable
 from wenxin_operator.plan.manifest import Owner
 from wenxin_operator.plan.model_job import wait_after
@@ -28,6 +28,15 @@ def target(facts: dict[str, Any] | None = None, digest: str = "sha256:1", **fiel
 
 def revision(of: Target, flags: str = "ernie-flags-1", settings: Settings | None = None) -> str:
     return workload.revision_of(workload.deployment(OWNER, of, flags, settings or Settings()))
+
+
+def namespace(name: str) -> dict[str, Any]:
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+
+
+def egress(**fields: Any) -> list[dict[str, Any]]:
+    rules: list[dict[str, Any]] = network.serving_policy(OWNER, target(**fields).spec, Settings())["spec"]["egress"]
+    return rules
 
 
 CPU = {"accelerator": {"resource": "none"}}
@@ -47,6 +56,10 @@ class TestResources:
         assert narrow == "3024Mi"
         stored = workload.resources(target(facts | {"bytes": 4000 * 2**20}, dtype="bfloat16", **CPU))
         assert stored["requests"]["memory"] == "5024Mi"
+
+    def test_weights_of_one_byte_are_as_large_as_their_file_while_they_load(self) -> None:
+        facts = {"parameters": 1000 * 2**20, "bytes": 2000 * 2**20}
+        assert workload.resources(target(facts, quantization="int8", **CPU))["requests"]["memory"] == "3024Mi"
 
     def test_a_gpu_pod_asks_for_one_gpu(self) -> None:
         assert workload.resources(target()) == {
@@ -93,6 +106,33 @@ class TestRevision:
         )
         manifest = workload.deployment(OWNER, Target(spec, target().model), "f", Settings())
         assert manifest["spec"]["template"]["metadata"]["labels"][names.LABEL_DEPLOYMENT] == "ernie"
+
+
+class TestNetwork:
+    @pytest.mark.parametrize(
+        ("endpoint", "rule"),
+        [
+            ("http://collector:4318", ({"podSelector": {}}, 4318)),
+            ("http://collector.obs.svc:4318/v1/traces", (namespace("obs"), 4318)),
+            ("https://collector.obs.svc.cluster.local", (namespace("obs"), 443)),
+            ("http://10.1.2.3", ({"ipBlock": {"cidr": "10.1.2.3/32"}}, 80)),
+        ],
+    )
+    def test_pods_may_reach_their_collector_and_no_more(self, endpoint: str, rule: tuple[Any, int]) -> None:
+        peer, port = rule
+        assert egress(monitoring={"otlpEndpoint": endpoint})[1:] == [
+            {"to": [peer], "ports": [{"port": port, "protocol": "TCP"}]}
+        ]
+
+    @pytest.mark.parametrize("host", ["traces.example.com", "collector.obs"])
+    def test_a_name_that_may_lie_outside_the_cluster_opens_its_port_to_everywhere(self, host: str) -> None:
+        assert egress(monitoring={"otlpEndpoint": f"https://{host}:4318"})[1:] == [
+            {"ports": [{"port": 4318, "protocol": "TCP"}]}
+        ]
+
+    def test_without_a_collector_only_names_are_looked_up(self) -> None:
+        (dns,) = egress()
+        assert {port["port"] for port in dns["ports"]} == {53}
 
 
 class TestRollout:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.wenxin_operator.fake_cluster import INSPECTED, FakeCluster, Settings, claim
+from tests.contract.inspected import INSPECTED
+from tests.wenxin_operator.fake_cluster import FakeCluster, Settings, claim
 from tests.wenxin_operator.passes import INLINE, refusing, set_spec, status_of
 from wenxin_operator.errors import Cause, Invalid
 from wenxin_operator.names import (

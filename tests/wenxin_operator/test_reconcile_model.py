@@ -1,6 +1,7 @@
 """The stories of a pass over a WenxinModel, told on a cluster in memory."""
 
-from tests.wenxin_operator.fake_cluster import INSPECTED, FakeCluster, Settings, claim
+from tests.contract.inspected import INSPECTED
+from tests.wenxin_operator.fake_cluster import FakeCluster, Settings, claim
 from tests.wenxin_operator.passes import INLINE, set_spec, status_of
 from wenxin_operator.names import (
     DEPLOYMENT,

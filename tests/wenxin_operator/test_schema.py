@@ -64,8 +64,8 @@ def test_every_field_is_bounded_so_that_rules_stay_cheap() -> None:
 def test_a_field_that_does_nothing_yet_is_not_in_the_schema() -> None:
     root = CRDS["wenxindeployments.yaml"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     assert list(root["properties"]["spec"]["properties"]) == [
-        "model", "servedName", "image", "replicas", "dtype", "maxModelLen", "parallelism", "accelerator", "engine",
-        "drain", "pod",
+        "model", "servedName", "image", "replicas", "dtype", "quantization", "maxModelLen", "parallelism",
+        "accelerator", "engine", "drain", "monitoring", "pod",
     ]  # fmt: skip
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.wenxin_operator.fake_cluster import INSPECTED, FakeCluster, claim
+from tests.contract.inspected import EXPERTS, INSPECTED
+from tests.wenxin_operator.fake_cluster import FakeCluster, claim
 from wenxin_operator.errors import Conflict, Forbidden
 from wenxin_operator.names import DEPLOYMENT, NETWORK_POLICY, WENXIN_DEPLOYMENT, WENXIN_MODEL, Raw
 
@@ -120,6 +121,18 @@ async def test_the_status_describes_the_weights_that_are_served(cluster: FakeClu
         "parameters": 361_000_000,
         "contextLength": 131_072,
     }
+
+
+async def test_the_status_tells_how_much_of_a_mixture_of_experts_is_active() -> None:
+    cluster = FakeCluster()
+    claim(cluster)
+    cluster.create(WENXIN_DEPLOYMENT, "ernie", {"model": {"source": "pvc://weights/ernie"}})
+    await cluster.settle()
+    cluster.finish_inspection("ernie", INSPECTED | EXPERTS)
+    await cluster.settle()
+    assert cluster.objects[WENXIN_DEPLOYMENT, "ernie"]["status"]["model"]["activeParameters"] == 3_350_000_000
+    facts = cluster.objects[WENXIN_MODEL, "ernie"]["status"]["facts"]
+    assert (facts["experts"], facts["expertsPerToken"]) == (64, 6)
 
 
 async def test_every_message_fits_its_field() -> None:

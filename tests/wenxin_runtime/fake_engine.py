@@ -181,8 +181,7 @@ def write_by_itself(incoming: zmq.Socket, outgoing: zmq.Socket, options: argpars
                 case Submit() as submit:
                     submits[submit.request_id], written[submit.request_id] = submit, 0
                 case Abort(request_ids):
-                    for request_id in request_ids:
-                        submits.pop(request_id, None)
+                    forget(submits, request_ids)
                 case Ping():
                     outgoing.send(ipc.encode(Pong(bool(submits))))
                 case Shutdown():
@@ -192,6 +191,11 @@ def write_by_itself(incoming: zmq.Socket, outgoing: zmq.Socket, options: argpars
             if options.steps_per_second:
                 time.sleep(1 / options.steps_per_second)
     return 0
+
+
+def forget(submits: dict[str, Submit], request_ids: Sequence[str]) -> None:
+    for request_id in request_ids:
+        submits.pop(request_id, None)
 
 
 def step(submits: dict[str, Submit], written: dict[str, int], tokens: list[int], slots: int) -> Outputs:

@@ -4,21 +4,9 @@ import json
 from typing import Any
 
 from e2e.stories.operator_api.copies import World
+from tests.contract.inspected import INSPECTED
 
 Object = dict[str, Any]
-
-DIGEST = "sha256:" + "0" * 64
-FACTS = {
-    "digest": DIGEST,
-    "architecture": "Ernie4_5ForCausalLM",
-    "parameters": 1000,
-    "bytes": 4000,
-    "layers": 2,
-    "hiddenSize": 8,
-    "contextLength": 128,
-    "vocabSize": 100,
-    "dtype": "float32",
-}
 
 
 def claim(namespace: str = "default") -> Object:
@@ -53,7 +41,13 @@ def finish_inspection(world: World, name: str, namespace: str = "default") -> No
         pod for pod in world.list("pods", namespace) if pod["metadata"]["labels"].get("serving.wenxin.io/model") == name
     ]
     now = pod["metadata"]["creationTimestamp"]
-    ended = {"exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now, "message": json.dumps(FACTS)}
+    ended = {
+        "exitCode": 0,
+        "reason": "Completed",
+        "startedAt": now,
+        "finishedAt": now,
+        "message": json.dumps(INSPECTED),
+    }
     container = {
         "name": "inspect",
         "image": "x",

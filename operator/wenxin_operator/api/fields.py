@@ -136,6 +136,18 @@ Source = Annotated[
 ]
 
 
+_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_ENDPOINT = rf"^https?://[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:{_PORT})?(/[-a-zA-Z0-9._~/]*)?$"
+_ENDPOINT_MESSAGE = "write a URL such as http://collector.observability.svc:4318"
+
+Endpoint = Annotated[
+    str,
+    StringConstraints(max_length=512),
+    require(lambda value: re.fullmatch(_ENDPOINT, value) is not None, _ENDPOINT_MESSAGE),
+    WithJsonSchema({"type": "string", "maxLength": 512, **rule(f"self.matches(r'{_ENDPOINT}')", _ENDPOINT_MESSAGE)}),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class ClaimPath:
     """Where in which claim a model lies.

@@ -55,3 +55,9 @@ class ModelFacts(Part):
     """Number of tokens in the vocabulary."""
     dtype: str = Field(default="", max_length=32)
     """Data type of the stored weights."""
+    experts: int | None = None
+    """Experts of a layer that has them. Unset for a dense model, as are the next two."""
+    experts_per_token: int | None = None
+    """How many of them each token goes through."""
+    active_parameters: int | None = None
+    """Number of weights that one token is computed with."""

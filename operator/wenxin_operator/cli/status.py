@@ -26,7 +26,7 @@ def _lines(resource: Raw) -> Iterator[str]:
         return
     if status.get("endpoint"):
         yield f"  endpoint  {status['endpoint']}"
-    if model := _model(status.get("model") or {}):
+    if model := _model(status.get("model") or {}, resource.get("spec") or {}):
         yield f"  model     {model}"
     conditions = conditions_of(resource)
     if any(each.get("observedGeneration") != metadata.get("generation") for each in conditions.values()):
@@ -36,10 +36,13 @@ def _lines(resource: Raw) -> Iterator[str]:
         yield f"  {name:<{width}}  {each['status']:<7}  {each.get('reason', '')}: {each.get('message', '')}"
 
 
-def _model(model: Raw) -> str:
+def _model(model: Raw, spec: Raw) -> str:
     parts = [model.get("name"), model.get("architecture")]
     if model.get("parameters"):
-        parts.append(f"{model['parameters']:,} parameters")
+        active = f" ({model['activeParameters']:,} active)" if model.get("activeParameters") else ""
+        parts.append(f"{model['parameters']:,} parameters{active}")
+    if spec.get("quantization", "none") != "none":
+        parts.append(f"{spec['quantization']} weights")
     if model.get("contextLength"):
         parts.append(f"{model['contextLength']} tokens of context")
     if model.get("digest"):

@@ -61,7 +61,7 @@ def _standing(owner: Owner, spec: DeploymentSpec, settings: OperatorSettings) ->
     if spec.model.source:
         yield owner.child(WENXIN_MODEL, owner.key.name, COMPONENT_RUNTIME, spec={"source": spec.model.source})
     yield service.service_account(owner)
-    yield network.serving_policy(owner, settings)
+    yield network.serving_policy(owner, spec, settings)
     yield service.service(owner)
     if spec.replicas > 1:
         yield service.disruption_budget(owner)

@@ -20,13 +20,17 @@ def render(spec: DeploymentSpec, deployment: str) -> str:
         "served-model-name": spec.served_name or deployment,
         "device": "cpu" if spec.accelerator.resource == "none" else "cuda",
         "dtype": spec.dtype,
+        "quantization": spec.quantization if spec.quantization != "none" else None,
         "max-model-len": spec.max_model_len,
         "max-num-seqs": engine.max_num_seqs,
         "queue-size": engine.queue_size,
         "max-num-batched-tokens": engine.max_batched_tokens,
         "shutdown-delay": f"{seconds(spec.drain.delay):g}",
         "drain-timeout": f"{seconds(spec.drain.timeout):g}",
+        "engine-stall-timeout": f"{seconds(engine.stall_timeout):g}" if engine.stall_timeout else None,
+        "otlp-endpoint": spec.monitoring.otlp_endpoint,
     }
+    # What is not asked for is left out: an image of an older release, which lacks the flag, goes on being served.
     lines = [f"--{flag}={value}" for flag, value in values.items() if value is not None]
     lines.append("--enable-prefix-caching" if engine.prefix_caching else "--no-enable-prefix-caching")
     return "\n".join(lines) + "\n"

@@ -1,5 +1,9 @@
 """Who may talk to the pods, and whom they may talk to. Policies add up: a team that needs more adds its own."""
 
+import ipaddress
+from urllib.parse import urlsplit
+
+from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.names import (
     COMPONENT_INSPECT,
     COMPONENT_RUNTIME,
@@ -17,11 +21,12 @@ from wenxin_operator.plan.manifest import OperatorSettings, Owner
 NAMESPACE_NAME = "kubernetes.io/metadata.name"  # the API server sets it on every namespace
 
 
-def serving_policy(owner: Owner, settings: OperatorSettings) -> Raw:
-    """In: the HTTP port, for this namespace, the operator's, and namespaces labelled as clients. Out: DNS only.
+def serving_policy(owner: Owner, spec: DeploymentSpec, settings: OperatorSettings) -> Raw:
+    """In: the HTTP port, for this namespace, the operator's, and namespaces labelled as clients. Out: what is declared.
 
-    The weights come from a volume; nothing is fetched.
+    That is DNS, and the collector of traces where there is one. Weights come from a volume; nothing is fetched.
     """
+    endpoint = spec.monitoring.otlp_endpoint
     callers = [
         {"podSelector": {}},
         {"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: settings.lease_namespace}}},
@@ -35,7 +40,7 @@ def serving_policy(owner: Owner, settings: OperatorSettings) -> Raw:
             "podSelector": {"matchLabels": pod_selector(owner.key.name)},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [{"from": callers, "ports": [{"port": PORT, "protocol": "TCP"}]}],
-            "egress": [_dns()],
+            "egress": [_dns(), *([_collector(endpoint)] if endpoint else ())],
         },
     )
 
@@ -49,6 +54,27 @@ def inspect_policy_of(owner: Owner) -> Raw:
         COMPONENT_INSPECT,
         spec={"podSelector": {"matchLabels": pods}, "policyTypes": ["Ingress", "Egress"]},
     )
+
+
+def _collector(endpoint: str) -> Raw:
+    """One port of wherever the endpoint's host may be. A name outside the cluster may be any address."""
+    url = urlsplit(endpoint)
+    port = url.port or {"http": 80, "https": 443}[url.scheme]
+    peer = _peer(url.hostname or "")
+    return {**({"to": [peer]} if peer else {}), "ports": [{"port": port, "protocol": "TCP"}]}
+
+
+def _peer(host: str) -> Raw | None:
+    """What a policy can say of a host: an address, a Service's namespace, or nothing."""
+    try:
+        address = ipaddress.IPv4Address(host)
+    except ValueError:
+        _, *where = host.split(".")
+        if not where:
+            return {"podSelector": {}}
+        in_cluster = len(where) > 1 and where[1] == "svc"
+        return {"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: where[0]}}} if in_cluster else None
+    return {"ipBlock": {"cidr": f"{address}/32"}}
 
 
 def _dns() -> Raw:

@@ -36,7 +36,7 @@ LONGEST_LOAD = 3600  # seconds; some hundred gigabytes from a slow disk, with an
 SPARE_GRACE = 15  # seconds between the end of the drain and the kill
 MIB = 2**20
 GIB = 2**30
-_BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2, "float16": 2}
+_BYTES_PER_WEIGHT = {"auto": 4, "float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
 
 def deployment(owner: Owner, target: Target, flags: str, settings: OperatorSettings) -> Raw:
@@ -179,8 +179,8 @@ def _default_resources(target: Target) -> dict[str, dict[str, str]]:
     if gpus_per_pod(target.spec):
         return {"cpu": {"requests": "2"}, "memory": {"requests": "8Gi"}}
     facts = target.model.facts
-    width = _BYTES_PER_WEIGHT.get("float32" if target.spec.dtype == "auto" else target.spec.dtype, 4)
-    weights = max(facts.parameters * width, facts.bytes)
+    kept_as = target.spec.quantization if target.spec.quantization != "none" else target.spec.dtype
+    weights = max(facts.parameters * _BYTES_PER_WEIGHT.get(kept_as, 4), facts.bytes)
     memory = {"requests": _mebibytes(weights + GIB), "limits": _mebibytes(2 * weights + 4 * GIB)}
     return {"cpu": {"requests": "500m"}, "memory": memory}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wenxin_runtime.errors import CheckpointError
 from wenxin_runtime.weights.model_config import ModelConfig, read_model_config
-from wenxin_runtime.weights.names import PADDLE, Shapes, expected_shapes, is_unused
+from wenxin_runtime.weights.names import PADDLE, Shapes, active_parameters, expected_shapes, is_unused
 from wenxin_runtime.weights.safetensors import DTYPES, StoredTensor, find_tensors
 
 
@@ -21,6 +21,11 @@ class Checkpoint:
     def parameters(self) -> int:
         """Elements of all tensors; a tied head counts once."""
         return sum(tensor.elements for tensor in self.tensors.values())
+
+    @property
+    def active_parameters(self) -> int:
+        """Elements that one token is computed with."""
+        return active_parameters(self.config)
 
     @property
     def bytes(self) -> int:

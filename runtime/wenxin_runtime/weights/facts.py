@@ -9,8 +9,11 @@ from wenxin_runtime.weights.checkpoint import open_checkpoint
 from wenxin_runtime.weights.digest import digest_tree
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a checkpoint is; `msgspec.json.encode` gives the agreed JSON (`hiddenSize`, ...)."""
+class Facts(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What a checkpoint is; `msgspec.json.encode` gives the agreed JSON (`hiddenSize`, ...).
+
+    The last three are those of a mixture of experts and left out for a dense model.
+    """
 
     digest: str
     architecture: str
@@ -21,6 +24,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     context_length: int
     vocab_size: int
     dtype: str
+    experts: int | None = None
+    experts_per_token: int | None = None
+    active_parameters: int | None = None
 
 
 def inspect(model_dir: str | Path) -> Facts:
@@ -30,7 +36,7 @@ def inspect(model_dir: str | Path) -> Facts:
         CheckpointError: says which file is wrong and what to do.
     """
     checkpoint = open_checkpoint(model_dir)
-    config = checkpoint.config
+    config, moe = checkpoint.config, checkpoint.config.moe
     try:
         digest = digest_tree(checkpoint.model_dir)
     except OSError as error:
@@ -45,4 +51,7 @@ def inspect(model_dir: str | Path) -> Facts:
         context_length=config.context_length,
         vocab_size=config.vocab_size,
         dtype=checkpoint.dtype,
+        experts=moe.num_experts if moe else None,
+        experts_per_token=moe.top_k if moe else None,
+        active_parameters=checkpoint.active_parameters if moe else None,
     )

@@ -1,5 +1,6 @@
 """The name table: which tensors, of which shape, a checkpoint of a given configuration holds. Shapes are [out, in]."""
 
+import math
 import re
 
 from wenxin_runtime.weights.model_config import ModelConfig, MoEConfig
@@ -40,6 +41,19 @@ def expected_shapes(config: ModelConfig) -> Shapes:
         else:
             shapes |= _mlp(config, prefix + "mlp.", config.intermediate_size, bias=config.use_bias)
     return shapes
+
+
+def active_parameters(config: ModelConfig) -> int:
+    """Count the weights that one token is multiplied with.
+
+    Of the routed experts these are the chosen ones; of an embedding that no head is tied to, none: a row is looked up.
+    """
+    shapes = expected_shapes(config)
+    if not config.tie_word_embeddings:
+        del shapes[EMBEDDING]
+    routed = sum(math.prod(shape) for name, shape in shapes.items() if ".mlp.experts." in name)
+    idle = routed * (config.moe.num_experts - config.moe.top_k) // config.moe.num_experts if config.moe else 0
+    return sum(map(math.prod, shapes.values())) - idle
 
 
 def _attention(config: ModelConfig, prefix: str) -> Shapes:
