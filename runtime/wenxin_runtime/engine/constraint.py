@@ -51,8 +51,8 @@ class Constrain(Protocol):
 class Unconstrained:
     """Lets every sequence write what it likes."""
 
-    def __call__(self, _: Submit) -> None:
+    def __call__(self, message: Submit) -> None:
         """Bind nothing."""
 
-    def compiling(self, _: Submit) -> None:
+    def compiling(self, message: Submit) -> None:
         """Wait for nothing."""

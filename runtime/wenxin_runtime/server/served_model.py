@@ -9,6 +9,7 @@ import msgspec
 
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.errors import CheckpointError
+from wenxin_runtime.grammars import Grammars
 from wenxin_runtime.server.openai import chat_format
 from wenxin_runtime.server.openai.chat_format import ChatFormat
 from wenxin_runtime.tokenizer import Tokenizer
@@ -33,6 +34,7 @@ class ServedModel:
     created: int
     vocab_size: int
     tokenizer: Tokenizer
+    grammars: Grammars
     defaults: SamplingDefaults
     chat_format: ChatFormat
 
@@ -44,12 +46,13 @@ def read(config: RuntimeConfig, checkpoint: Checkpoint) -> ServedModel:
         CheckpointError: the tokenizer or generation_config.json; the message names the file.
         ConfigError: --chat-template cannot be read.
     """
-    tokenizer = Tokenizer.load(config.model_dir, config.chat_template)
+    tokenizer, model = Tokenizer.load(config.model_dir, config.chat_template), checkpoint.config
     return ServedModel(
         names=model_names(config),
         created=int(time.time()),
-        vocab_size=checkpoint.config.vocab_size,
+        vocab_size=model.vocab_size,
         tokenizer=tokenizer,
+        grammars=Grammars(tokenizer, vocab_size=model.vocab_size, eos_token_ids=model.eos_token_ids),
         defaults=_defaults(checkpoint.model_dir / "generation_config.json"),
         chat_format=chat_format.read(tokenizer, config),
     )

@@ -51,8 +51,6 @@ WRONG_IN_BOTH = [
     ({"stream": "yes"}, "stream"),
     ({"model": 7}, "model"),
     ({"cache_salt": 7}, "cache_salt"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"guided_json": {"type": "object"}}, "guided_json"),
     ({"prompt_logprobs": 0}, "prompt_logprobs"),
     ({"use_beam_search": True}, "use_beam_search"),
 ]

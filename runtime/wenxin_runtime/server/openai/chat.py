@@ -33,6 +33,7 @@ from wenxin_runtime.server.openai.responses import (
 )
 from wenxin_runtime.server.openai.sampling import check_logprobs
 from wenxin_runtime.server.openai.schemas import ChatMessage, ChatRequest
+from wenxin_runtime.server.openai.structured import structured_output
 from wenxin_runtime.server.served_model import ServedModel
 from wenxin_runtime.server.service import Service
 
@@ -56,6 +57,7 @@ async def plan(body: bytes, service: Service, model: ServedModel) -> Plan:
         prompts=(prompt,),
         max_tokens=_max_tokens(request, prompt, service.max_model_len),
         top_logprobs=top_logprobs,
+        structured=await structured_output(request, model.grammars),
     )
 
 

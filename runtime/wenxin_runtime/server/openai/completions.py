@@ -20,6 +20,7 @@ from wenxin_runtime.server.openai.plan import (
 from wenxin_runtime.server.openai.responses import Completion, CompletionChoice, TokenNames, Usage, completion_logprobs
 from wenxin_runtime.server.openai.sampling import check_logprobs
 from wenxin_runtime.server.openai.schemas import CompletionRequest
+from wenxin_runtime.server.openai.structured import structured_output
 from wenxin_runtime.server.served_model import ServedModel
 from wenxin_runtime.server.service import Service
 
@@ -46,6 +47,7 @@ async def plan(body: bytes, service: Service, model: ServedModel) -> Plan:
         prompts=prompts,
         max_tokens=_max_tokens(request, prompts, service.max_model_len),
         top_logprobs=top_logprobs,
+        structured=await structured_output(request, model.grammars),
         echo=bool(request.echo),
     )
 

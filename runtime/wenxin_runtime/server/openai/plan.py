@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from wenxin_runtime.errors import InvalidRequest
-from wenxin_runtime.ipc import SamplingParams, Submit
+from wenxin_runtime.ipc import SamplingParams, Structured, Submit
 from wenxin_runtime.server.openai.parts import AnswerFormat
 from wenxin_runtime.server.openai.sampling import sampling_params, stop_strings
 from wenxin_runtime.server.openai.schemas import GenerationRequest
@@ -147,6 +147,7 @@ def plan_of(
     prompts: tuple[Prompt, ...],
     max_tokens: int,
     top_logprobs: int | None,
+    structured: Structured | None,
     echo: bool = False,
 ) -> Plan:
     """Put together what both endpoints take from a request in the same way; `prefix` begins the answer's id.
@@ -166,10 +167,12 @@ def plan_of(
         sampling=sampling_params(
             request,
             model.defaults,
+            model.tokenizer,
             max_tokens=max_tokens,
             vocab_size=model.vocab_size,
             logprobs=top_logprobs,
             prompt_logprobs=top_logprobs if echo else None,
+            structured=structured,
         ),
         stop=stop_strings(request),
         include_stop=bool(request.include_stop_str_in_output),

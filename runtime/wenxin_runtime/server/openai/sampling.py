@@ -3,9 +3,11 @@
 from typing import TypeVar
 
 from wenxin_runtime.errors import InvalidRequest
-from wenxin_runtime.ipc import SamplingParams
+from wenxin_runtime.ipc import SamplingParams, Structured
 from wenxin_runtime.server.openai.schemas import GenerationRequest
+from wenxin_runtime.server.openai.word_lists import allowed_token_ids, bad_words_ids
 from wenxin_runtime.server.served_model import SamplingDefaults
+from wenxin_runtime.tokenizer import Tokenizer
 
 _Number = TypeVar("_Number", int, float)
 
@@ -13,16 +15,18 @@ _Number = TypeVar("_Number", int, float)
 def sampling_params(
     request: GenerationRequest,
     defaults: SamplingDefaults,
+    tokenizer: Tokenizer,
     *,
     max_tokens: int,
     vocab_size: int,
     logprobs: int | None,
     prompt_logprobs: int | None = None,
+    structured: Structured | None = None,
 ) -> SamplingParams:
     """Combine request and defaults.
 
     Raises:
-        InvalidRequest: a token id outside the vocabulary, or min_tokens above max_tokens.
+        InvalidRequest: a token id outside the vocabulary, min_tokens above max_tokens, or an empty word.
     """
     min_tokens = request.min_tokens or 0
     if min_tokens > max_tokens:
@@ -43,6 +47,9 @@ def sampling_params(
         ignore_eos=bool(request.ignore_eos),
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        allowed_token_ids=allowed_token_ids(request.allowed_token_ids, vocab_size),
+        bad_words_ids=bad_words_ids(request.bad_words or [], tokenizer),
+        structured=structured,
     )
 
 

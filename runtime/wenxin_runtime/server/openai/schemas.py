@@ -6,13 +6,15 @@ msgspec and not pydantic: one error with a JSON path instead of one per union br
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 TokenId: TypeAlias = Annotated[int, Meta(ge=0)]
 _Count: TypeAlias = Annotated[int, Meta(ge=0)]
 _Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
 
 MAX_STOP_STRINGS = 16
+MAX_BAD_WORDS = 1000
+NOT_GIVEN = Raw()
 _StopString: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
@@ -21,6 +23,36 @@ class StreamOptions(Struct, frozen=True):
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
+
+
+class JsonSchemaFormat(Struct, frozen=True):
+    """OpenAI's `response_format.json_schema`. Held to whatever `strict` says."""
+
+    name: str | None = None
+    description: str | None = None
+    schema: Raw = NOT_GIVEN
+    strict: bool | None = None
+
+
+class ResponseFormat(Struct, frozen=True):
+    """OpenAI's `response_format`."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
+class StructuredOutputs(Struct, frozen=True):
+    """vLLM's `structured_outputs`: one of the first six; the others are about JSON. A schema may come as a string."""
+
+    json: Raw = NOT_GIVEN
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    structural_tag: Any = None
+    disable_any_whitespace: bool | None = None
+    disable_additional_properties: bool | None = None
+    whitespace_pattern: str | None = None
 
 
 class GenerationRequest(Struct, frozen=True, kw_only=True):
@@ -50,6 +82,15 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     cache_salt: str | None = None
+    allowed_token_ids: list[TokenId] | None = None
+    bad_words: Annotated[list[str], Meta(max_length=MAX_BAD_WORDS)] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Raw = NOT_GIVEN
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    guided_whitespace_pattern: str | None = None
     # OpenAI's bookkeeping, without a meaning here.
     user: str | None = None
     metadata: dict[str, Any] | None = None
@@ -100,23 +141,15 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
 # Fields that would change the answer if this server knew them, so it must not ignore them; with the values that ask
 # for nothing. Null, "", [] and {} never ask for anything.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "allowed_token_ids": (),
     "audio": (),
-    "bad_words": (),
     "chat_template": (),
     "documents": (),
     "function_call": ("none", "auto"),
     "functions": (),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "guided_json": (),
-    "guided_regex": (),
     "logits_processors": (),
     "modalities": (["text"],),
     "prompt_logprobs": (),
     "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
-    "structured_outputs": (),
     "tool_choice": ("none", "auto"),
     "tools": (),
     "truncate_prompt_tokens": (),
