@@ -4,24 +4,45 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol, get_args
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from wenxin_runtime import __version__
+from wenxin_runtime.distribution import Histogram
 from wenxin_runtime.ipc import EngineStats, FinishReason, Ready
+from wenxin_runtime.timeline import Timeline
 
 ENDINGS = (*get_args(FinishReason), "abort")
 REJECTIONS = ("overloaded", "loading", "draining", "engine_died")
-PHASES = ("schedule", "forward", "sample")
+# A phase is whatever the engine reports in seconds, so a new one shows up here by itself.
+PHASES = tuple(name.removesuffix("_seconds") for name in EngineStats.__struct_fields__ if name.endswith("_seconds"))
+CLIENT_LEFT = 499  # before its answer began; nginx calls it so
+STATUSES = (200, 400, 404, 405, 409, 413, CLIENT_LEFT, 500, 503)
 
-_SECONDS_OF_A_REQUEST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
-_SECONDS_OF_A_TOKEN = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2.5, 5)
-_SECONDS_OF_A_STEP = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 5)
+# A request may wait for a millisecond or be served for ten minutes; a factor of about two between bounds is what a
+# quantile can be off by. The dense part lies where people set their goals, 50 ms to 10 s.
+_SECONDS_OF_A_REQUEST = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75),
+    *(1, 1.5, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 320, 640),
+)
+# Reading speed is 0.1 to 0.2 s a token; below it, goals are set in steps of 5 to 10 ms. Above 0.5 s something stalls.
+_SECONDS_OF_A_TOKEN = (
+    *(0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05),
+    *(0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5),
+)
+# Scheduling takes tens of microseconds, a forward pass of a large prompt on a CPU seconds.
+_SECONDS_OF_A_STEP = (
+    *(0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02),
+    *(0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 5),
+)
+# Powers of two, because limits are: the share of requests beyond 32 k tokens, or of steps with a full batch, is exact.
+_TOKENS = tuple(2**i for i in range(18))
+_SEQUENCES = tuple(2**i for i in range(11))
 
 
 class EngineView(Protocol):
@@ -57,53 +78,71 @@ class Metrics:
             "wenxin_requests", "Ended sequences (one per choice)", ["finish_reason"], registry=registry
         )
         self.rejections = Counter("wenxin_rejections", "Requests that were not accepted", ["reason"], registry=registry)
-        self.time_to_first_token = Histogram(
-            "wenxin_time_to_first_token_seconds",
-            "From acceptance to the first token of a sequence",
-            buckets=_SECONDS_OF_A_REQUEST,
-            registry=registry,
+        self.responses = Counter(
+            "wenxin_http_responses", "Answers by HTTP status, probes left out", ["status"], registry=registry
         )
-        self.inter_token_latency = Histogram(
-            "wenxin_inter_token_latency_seconds",
-            "Between two tokens of a sequence",
-            buckets=_SECONDS_OF_A_TOKEN,
-            registry=registry,
-        )
-        self.request_duration = Histogram(
-            "wenxin_request_duration_seconds",
-            "From acceptance to the end of a sequence",
-            buckets=_SECONDS_OF_A_REQUEST,
-            registry=registry,
-        )
+        self._times = _Times(registry)
+        self._sizes = _Sizes(registry)
         self._step = Histogram(
             "wenxin_step_seconds",
             "Share of an engine step",
-            ["phase"],
-            buckets=_SECONDS_OF_A_STEP,
+            _SECONDS_OF_A_STEP,
             registry=registry,
+            label="phase",
+            values=PHASES,
         )
         self._load_seconds = Gauge("wenxin_load_seconds", "Time the engine took to become ready", registry=registry)
         Gauge("wenxin_slots", "Sequences that run at the same time (--max-num-seqs)", registry=registry).set(slots)
         self._build_info = Info("wenxin_build", "Version of this runtime", registry=registry)
         self._build_info.info({"version": __version__, "python": platform.python_version()})
         self._model_info = Info("wenxin_model", "What is served, once it is loaded", registry=registry)
-        self._step_of = {phase: self._step.labels(phase) for phase in PHASES}
         for ending in ENDINGS:
             self.requests.labels(ending)
         for reason in REJECTIONS:
             self.rejections.labels(reason)
+        for status in STATUSES:
+            self.responses.labels(str(status))
 
     def watch(self, engine: EngineView) -> None:
         """Read the engine's gauges and counters from `engine` whenever metrics are asked for."""
         self.registry.register(_EngineCollector(engine))
 
-    def observe_step(self, stats: EngineStats) -> None:
-        """Record how long each phase of a step took."""
+    def step(self, stats: EngineStats) -> None:
+        """Record one engine step: how long each phase took, and how much was computed together."""
         if stats.batch_tokens == 0:
             return  # the report of an engine that falls idle is no step
-        self._step_of["schedule"].observe(stats.schedule_seconds)
-        self._step_of["forward"].observe(stats.forward_seconds)
-        self._step_of["sample"].observe(stats.sample_seconds)
+        for phase in PHASES:
+            self._step[phase].observe(getattr(stats, phase + "_seconds"))
+        self._sizes.batch_tokens.observe(stats.batch_tokens)
+        self._sizes.batch_sequences.observe(stats.batch_sequences)
+
+    def first_token(self, timeline: Timeline) -> None:
+        """Record that a sequence got its first token."""
+        times = self._times
+        if timeline.seconds_to_first_token is not None:
+            times.to_first_token.observe(timeline.seconds_to_first_token)
+        if timeline.queue_seconds is not None:
+            times.queue.observe(timeline.queue_seconds)
+        if timeline.prefill_seconds is not None:
+            times.prefill.observe(timeline.prefill_seconds)
+
+    def gaps(self, gaps: Iterable[tuple[float, int]]) -> None:
+        """Record times between two tokens of a sequence, each with the number of tokens that waited so long."""
+        for seconds, tokens in gaps:
+            self._times.between_tokens.observe(seconds, tokens)
+
+    def ended(self, timeline: Timeline) -> None:
+        """Record the end of a sequence."""
+        if timeline.ended is None or timeline.ending is None:
+            raise ValueError("the sequence has not ended")
+        self.requests.labels(timeline.ending).inc()
+        self._times.request.observe(timeline.ended - timeline.accepted)
+        if timeline.decode_seconds is not None:
+            self._times.decode.observe(timeline.decode_seconds)
+        if timeline.seconds_between_tokens is not None:
+            self._times.per_output_token.observe(timeline.seconds_between_tokens)
+        self._sizes.prompt.observe(timeline.prompt_tokens)
+        self._sizes.generation.observe(timeline.tokens)
 
     def engine_ready(self, ready: Ready, model: str) -> None:
         """Record what is served and how long it took to load."""
@@ -114,6 +153,37 @@ class Metrics:
     def exposition(self) -> bytes:
         """Return the Prometheus text format."""
         return prometheus_client.generate_latest(self.registry)
+
+
+class _Times:
+    """How long things took, in seconds."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def histogram(name: str, documentation: str, bounds: tuple[float, ...] = _SECONDS_OF_A_REQUEST) -> Histogram:
+            return Histogram(f"wenxin_{name}_seconds", documentation, bounds, registry=registry)
+
+        self.to_first_token = histogram("time_to_first_token", "From acceptance to the first token of a sequence")
+        self.between_tokens = histogram("inter_token_latency", "Between two tokens of a sequence", _SECONDS_OF_A_TOKEN)
+        self.per_output_token = histogram(
+            "time_per_output_token", "Mean time between the tokens of an ended sequence", _SECONDS_OF_A_TOKEN
+        )
+        self.request = histogram("request_duration", "From acceptance to the end of a sequence")
+        self.queue = histogram("request_queue", "Wait of a sequence for its first slot, by the engine's clock")
+        self.prefill = histogram("request_prefill", "From its first slot to its first token, by the engine's clock")
+        self.decode = histogram("request_decode", "From its first token to its last")
+
+
+class _Sizes:
+    """How large things were."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def histogram(name: str, documentation: str, bounds: tuple[float, ...] = _TOKENS) -> Histogram:
+            return Histogram(f"wenxin_{name}", documentation, bounds, registry=registry)
+
+        self.prompt = histogram("request_prompt_tokens", "Prompt tokens of an ended sequence")
+        self.generation = histogram("request_generation_tokens", "Generated tokens of an ended sequence")
+        self.batch_tokens = histogram("step_tokens", "Tokens computed in one engine step")
+        self.batch_sequences = histogram("step_sequences", "Sequences in one engine step", _SEQUENCES)
 
 
 class _EngineCollector(Collector):

@@ -18,6 +18,7 @@ from wenxin_runtime.server.generation import Generation
 from wenxin_runtime.server.served_model import model_names
 from wenxin_runtime.server.watchdog import Watchdog
 from wenxin_runtime.telemetry import Metrics
+from wenxin_runtime.timeline import Timeline
 
 _LOG_EVERY_SECONDS = 5.0
 
@@ -26,12 +27,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Open:
-    """A sequence that has not ended. Times are of time.monotonic()."""
+    """A sequence that has not ended, the `number`-th of its request."""
 
     generation: Generation
     number: int
-    accepted: float
-    last_token: float | None = None
+    timeline: Timeline
 
 
 class EngineClient:
@@ -103,13 +103,16 @@ class EngineClient:
             Overloaded: not enough slots and queue places are free now.
             EngineUnavailable: the engine is not ready.
         """
-        self.check_capacity(len(submits))
+        request_ids = [request_id for submit in submits for request_id in submit.request_ids]
+        self.check_capacity(len(request_ids))
         if not isinstance(self.state, Ready) or self._process is None:
             raise EngineUnavailable("the engine is not ready", code="loading", retry_after=1)
-        generation = Generation(self, [submit.request_id for submit in submits])
         now = time.monotonic()
-        for number, submit in enumerate(submits):
-            self._open[submit.request_id] = _Open(generation, number, accepted=now)
+        timelines = [Timeline(len(submit.prompt_ids), now) for submit in submits for _ in submit.request_ids]
+        generation = Generation(self, request_ids, timelines)
+        for number, (request_id, timeline) in enumerate(zip(request_ids, timelines, strict=True)):
+            self._open[request_id] = _Open(generation, number, timeline)
+        for submit in submits:
             self._process.send(submit)
         self.idle.clear()
         return generation
@@ -201,12 +204,13 @@ class EngineClient:
     def _on_outputs(self, outputs: ipc.Outputs) -> None:
         now = time.monotonic()
         self.stats = outputs.stats
-        self._metrics.observe_step(outputs.stats)
+        self._metrics.step(outputs.stats)
+        gaps: dict[float, int] = {}
         for delta in outputs.deltas:
             open_ = self._open.get(delta.request_id)
             if open_ is None:
                 continue  # aborted while this step ran
-            self._observe_tokens(open_, delta, now)
+            self._take_note(open_.timeline, delta, now, gaps)
             if delta.finish_reason == "error":
                 message = delta.error or "the engine gave this request up"
                 open_.generation.fail(GenerationFailed(message, code="generation_failed"))
@@ -215,24 +219,24 @@ class EngineClient:
                 open_.generation.put(open_.number, delta)
                 if delta.finish_reason is not None:
                     self._close(delta.request_id, delta.finish_reason)
+        self._metrics.gaps(gaps.items())
 
-    def _observe_tokens(self, open_: _Open, delta: Delta, now: float) -> None:
-        if not delta.token_ids:
-            return
-        if open_.last_token is None:
-            self._metrics.time_to_first_token.observe(now - open_.accepted)
-        else:
-            # Tokens that come together (speculation) share the wait between them.
-            for _ in delta.token_ids:
-                self._metrics.inter_token_latency.observe((now - open_.last_token) / len(delta.token_ids))
-        open_.last_token = now
+    def _take_note(self, timeline: Timeline, delta: Delta, now: float, gaps: dict[float, int]) -> None:
+        """Add to `gaps` the tokens that waited equally long: mostly all of a step, whose last ones came together."""
+        gap = timeline.add(delta, now)
+        if gap is not None:
+            tokens = len(delta.token_ids)
+            gap /= tokens  # tokens that come together (speculation) share the wait between them
+            gaps[gap] = gaps.get(gap, 0) + tokens
+        elif timeline.first_token == now:
+            self._metrics.first_token(timeline)
 
     def _close(self, request_id: str, ending: str) -> bool:
         open_ = self._open.pop(request_id, None)
         if open_ is None:
             return False
-        self._metrics.requests.labels(ending).inc()
-        self._metrics.request_duration.observe(time.monotonic() - open_.accepted)
+        open_.timeline.end(ending, time.monotonic())
+        self._metrics.ended(open_.timeline)
         if not self._open:
             self.idle.set()
         return True

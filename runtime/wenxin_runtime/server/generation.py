@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, Self
 
 from wenxin_runtime.errors import RequestError
 from wenxin_runtime.ipc import Delta, FinishReason
+from wenxin_runtime.timeline import Timeline
 
 
 class ClientGone(Exception):
@@ -34,10 +35,15 @@ class Generation:
     """A mailbox that the engine's deltas are put into, and that is emptied as fast as the client reads.
 
     A context manager: leaving it aborts every sequence that has not ended, so none is ever left behind.
+
+    Attributes:
+        request_ids: The sequences' ids, by number.
+        timelines: What happened to each of them and when, by number; kept by the owner.
     """
 
-    def __init__(self, owner: Owner, request_ids: Sequence[str]) -> None:
+    def __init__(self, owner: Owner, request_ids: Sequence[str], timelines: Sequence[Timeline]) -> None:
         self.request_ids = tuple(request_ids)
+        self.timelines = tuple(timelines)
         self._owner = owner
         self._arrived: list[NumberedDelta] = []
         self._failure: RequestError | ClientGone | None = None

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import time
 import uuid
 from typing import Any
 
@@ -14,14 +13,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wenxin_runtime.errors import RequestError, RequestTooLarge
+from wenxin_runtime.server.exchange import Exchange
 from wenxin_runtime.server.generation import ClientGone
 from wenxin_runtime.server.service import Service, Stage
+from wenxin_runtime.telemetry import CLIENT_LEFT
 
 access_log = logging.getLogger("wenxin_runtime.access")
 
 # Neither an id nor a path can forge a field or a line of the log: ids have no spaces, paths are logged as sent.
 _DECENT_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 _PROBES = ("/health", "/ping", "/load", "/metrics")
+_TRACE_HEADERS = ("traceparent", "tracestate")
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -89,9 +91,9 @@ async def read_body(receive: Receive, limit_bytes: int) -> bytes:
 
 
 class Envelope:
-    """What every exchange gets: a request id, `Connection: close` while the server leaves, a line in the access log.
+    """What every exchange gets: a request id, `Connection: close` while the server leaves, and a record of its end.
 
-    The id is the client's X-Request-Id, if it brings a decent one. The log holds no query and no body.
+    The id is the client's X-Request-Id, if it brings a decent one. No record holds a query or a body.
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
@@ -100,17 +102,13 @@ class Envelope:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one exchange. There are no other scopes: websockets and lifespan are switched off."""
-        request_id = _request_id(Headers(scope=scope).get("x-request-id"))
-        scope["state"]["request_id"] = request_id
-        started = time.monotonic()
-        status = 0  # stays 0 where the client left before there was an answer
+        exchange = scope["state"]["exchange"] = _begun(scope)
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                exchange.status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
+                headers["X-Request-Id"] = exchange.id
                 if self._service.stage is not Stage.SERVING:
                     headers["Connection"] = "close"
             await send(message)
@@ -118,19 +116,23 @@ class Envelope:
         try:
             await self._app(scope, receive, send_with_headers)
         finally:
-            level = logging.DEBUG if scope["path"].startswith(_PROBES) else logging.INFO
-            access_log.log(
-                level,
-                "request id=%s method=%s path=%s status=%d seconds=%.3f",
-                *(
-                    request_id,
-                    scope["method"],
-                    scope["raw_path"].decode("ascii", "backslashreplace"),
-                    status,
-                    time.monotonic() - started,
-                ),
-            )
+            self._tell(exchange)
+
+    def _tell(self, exchange: Exchange) -> None:
+        if exchange.path.startswith(_PROBES):
+            access_log.debug("%s", exchange.line())
+            return
+        access_log.info("%s", exchange.line())
+        self._service.metrics.responses.labels(str(exchange.status or CLIENT_LEFT)).inc()
+        self._service.tracing.record(exchange)
 
 
-def _request_id(given: str | None) -> str:
-    return given if given and _DECENT_ID.fullmatch(given) else uuid.uuid4().hex
+def _begun(scope: Scope) -> Exchange:
+    headers = Headers(scope=scope)
+    given = headers.get("x-request-id")
+    return Exchange(
+        id=given if given and _DECENT_ID.fullmatch(given) else uuid.uuid4().hex,
+        method=scope["method"],
+        path=scope["raw_path"].decode("ascii", "backslashreplace"),
+        trace_context={name: headers[name] for name in _TRACE_HEADERS if name in headers},
+    )

@@ -22,6 +22,7 @@ from wenxin_runtime.errors import ConfigError, EngineDied, EngineUnavailable
 from wenxin_runtime.server import app, served_model
 from wenxin_runtime.server.engine_process import ENGINE_COMMAND
 from wenxin_runtime.server.service import Service, Stage
+from wenxin_runtime.server.tracing import tracing_of
 from wenxin_runtime.telemetry import Metrics, set_up_logging
 from wenxin_runtime.weights import open_checkpoint
 
@@ -90,7 +91,7 @@ class Server:
 
     def __init__(self, config: RuntimeConfig, listener: socket.socket, command: Sequence[str]) -> None:
         """Put the parts together; nothing runs before `run`."""
-        self.service = Service(config, Metrics(slots=config.max_num_seqs))
+        self.service = Service(config, Metrics(slots=config.max_num_seqs), tracing_of(config))
         host, port = listener.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self._config = config
@@ -134,7 +135,7 @@ class Server:
             self._http.should_exit = True
             await http
             life.cancel()
-            await asyncio.gather(life, return_exceptions=True)
+            await asyncio.gather(life, self.service.tracing.close(), return_exceptions=True)
 
     async def _live(self) -> NoReturn:
         """Start the engine and read the tokenizer beside it; run until the engine ends, and raise why."""

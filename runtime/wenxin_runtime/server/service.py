@@ -12,6 +12,7 @@ from wenxin_runtime.ipc import Loading, Submit
 from wenxin_runtime.server.engine_client import EngineClient
 from wenxin_runtime.server.generation import Generation
 from wenxin_runtime.server.served_model import ServedModel
+from wenxin_runtime.server.tracing import Tracing
 from wenxin_runtime.telemetry import Metrics
 
 # A load takes minutes, so a client that asks again every second would only add noise.
@@ -51,9 +52,10 @@ class Health(msgspec.Struct, frozen=True, omit_defaults=True):
 class Service:
     """One server: its settings, its engine, its model once that is read, and the stage of its life."""
 
-    def __init__(self, config: RuntimeConfig, metrics: Metrics) -> None:
+    def __init__(self, config: RuntimeConfig, metrics: Metrics, tracing: Tracing) -> None:
         self.config = config
         self.metrics = metrics
+        self.tracing = tracing
         self.engine = EngineClient(config, metrics)
         self.model: ServedModel | None = None
         self.stage = Stage.SERVING

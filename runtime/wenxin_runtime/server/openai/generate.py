@@ -10,6 +10,7 @@ from typing import Protocol
 from starlette.types import Receive, Scope, Send
 
 from wenxin_runtime.errors import GenerationFailed, RequestError
+from wenxin_runtime.server.exchange import Exchange
 from wenxin_runtime.server.generation import ClientGone, Generation
 from wenxin_runtime.server.http import encode_json, error_body, error_response, read_body
 from wenxin_runtime.server.openai.answer import Answer
@@ -57,21 +58,26 @@ class GeneratingEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; whatever happens, it has exactly one ending."""
         try:
-            await self._exchange(receive, send)
+            await self._exchange(scope["state"]["exchange"], receive, send)
         except ClientGone:
             return
         except RequestError as error:
-            await error_response(error)(scope, receive, send)
+            await self._refuse(error, scope, receive, send)
         except Exception as error:  # noqa: BLE001 - logged; one request's failure must leave the others alone
-            await error_response(_mistake(error))(scope, receive, send)
+            await self._refuse(_mistake(error), scope, receive, send)
 
-    async def _exchange(self, receive: Receive, send: Send) -> None:
+    async def _refuse(self, error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["exchange"].error = error.code or error.type
+        await error_response(error)(scope, receive, send)
+
+    async def _exchange(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         service = self._service
         model = service.accepting()
         body = await read_body(receive, service.config.max_request_bytes)
-        plan = await self._api.plan(body, service, model)
+        plan = exchange.plan = await self._api.plan(body, service, model)
         writer = self._api.writer(plan, model)
         with service.admit(plan.submits()) as generation:
+            exchange.timelines = generation.timelines
             async with _watched(receive, generation):
                 answer = Answer(plan, model.tokenizer, generation)
                 await (_stream(answer, writer, send) if plan.stream else _collect(answer, writer, send))
