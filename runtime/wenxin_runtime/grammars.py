@@ -22,6 +22,7 @@ from wenxin_runtime.tokenizer import Tokenizer
 MAX_GRAMMAR_BYTES = 128 * 1024
 # Compiled grammars that are kept. One takes some 100 KB; what a hostile one can come to is bounded by _LIMITS.
 _KEPT = 64
+_LONGEST_REASON = 250  # characters; llguidance may quote the whole grammar
 # llguidance's own bounds, which hold a compilation to some 100 ms and a mask to some 15 ms.
 _LIMITS = LLParserLimits(verbose_errors=False)
 
@@ -107,7 +108,7 @@ def readable(error: str) -> str:
         return "no answer can follow it"
     if "regex parse error" in error:
         return "not a supported regular expression: " + error.rpartition("error: ")[2].partition("\n")[0]
-    line = error.partition("\n")[0].strip()
+    line = error.partition("\n")[0].partition("; following special tokens")[0].strip()[:_LONGEST_REASON]
     line = re.sub(r"^at \d+\(\d+\): invalid regex .*? \(in regex\): ", "not a supported regular expression: ", line)
     return re.sub(r"^(?:at )?(\d+)\((\d+)\): ", r"line \1, column \2: ", line)
 

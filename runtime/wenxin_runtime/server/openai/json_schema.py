@@ -16,9 +16,7 @@ _SCHEMAS = frozenset(
     | {"prefixItems", "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties"}
 )
 _SCHEMAS_BY_NAME = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
-_FORMATS = frozenset(
-    {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid"}
-)
+_FORMATS = frozenset({"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid"})
 _DEEPEST = 100
 
 
@@ -39,9 +37,7 @@ def rewritten(schema: Any, change: Callable[[Schema], Schema], *, param: str, de
         if key in _SCHEMAS:
             found[key] = rewritten(value, change, param=param, depth=depth + 1)
         elif key in _SCHEMAS_BY_NAME and isinstance(value, dict):
-            found[key] = {
-                name: rewritten(each, change, param=param, depth=depth + 1) for name, each in value.items()
-            }
+            found[key] = {name: rewritten(each, change, param=param, depth=depth + 1) for name, each in value.items()}
         else:
             found[key] = value
     return change(found)
