@@ -44,6 +44,16 @@ class RuntimeConfig:
     dtype: str = _flag(
         "auto", "auto: bfloat16 on a GPU, float32 on a CPU", choices=("auto", "float32", "bfloat16", "float16")
     )
+    quantization: str = _flag(
+        "none",
+        "int8: weights are rounded to 8 bits as they are loaded, in groups with a scale",
+        choices=("none", "int8"),
+    )
+    enforce_eager: bool = _flag(
+        False,
+        "on a GPU, launch every kernel from the host: starts faster, decodes slower than CUDA graphs",
+        action=argparse.BooleanOptionalAction,
+    )
     max_model_len: int | None = _flag(None, "longest prompt plus answer in tokens (default: the checkpoint's context)")
     max_num_seqs: int = _flag(32, "sequences that run at the same time (the slots)")
     queue_size: int = _flag(100, "requests that may wait for a slot; one more is answered 503 with Retry-After")

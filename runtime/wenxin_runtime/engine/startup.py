@@ -13,6 +13,7 @@ from wenxin_runtime.engine.admission import Admission
 from wenxin_runtime.engine.constraint import Constrain
 from wenxin_runtime.engine.constraints.factory import Constraints
 from wenxin_runtime.engine.engine import Engine
+from wenxin_runtime.engine.graphs import DecodeGraphs, cuda_capture
 from wenxin_runtime.engine.kv_blocks import BlockPool
 from wenxin_runtime.engine.kv_cache import KVCacheSize
 from wenxin_runtime.engine.runner import Model, Runner
@@ -20,7 +21,8 @@ from wenxin_runtime.engine.scheduler import Limits, Scheduler
 from wenxin_runtime.errors import CheckpointError, ConfigError
 from wenxin_runtime.grammars import Grammars
 from wenxin_runtime.ipc import Ready, SamplingParams, Submit
-from wenxin_runtime.kernels import choose
+from wenxin_runtime.kernels import Kernels, choose
+from wenxin_runtime.kernels.reference import ReferenceKernels
 from wenxin_runtime.models import MODELS
 from wenxin_runtime.tokenizer import Tokenizer
 from wenxin_runtime.weights.checkpoint import Checkpoint, open_checkpoint
@@ -32,6 +34,8 @@ _DEFAULT_BATCHED_TOKENS = {"cpu": 512, "cuda": 8192}
 # Beside running answers, prompts get a quarter of a step's budget: four times shorter gaps in the streams, for a few
 # percent of prefill speed.
 _SHARE_BESIDE_STREAMS = 4
+# Tokens of the prompts to warm up with, in rising order.
+_WARM_LENGTHS = {"cpu": (1,), "cuda": (1, 20, 60, 200, 600)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +60,13 @@ def start(config: RuntimeConfig, progress: Progress | None = None) -> Started:
         torch.set_num_threads(config.cpu_threads or machine.usable_cores())
     checkpoint = open_checkpoint(config.model_dir)
     constraints = _constraints(checkpoint)
-    model = MODELS[checkpoint.config.architecture](
-        checkpoint.config, CheckpointSource(checkpoint, device, dtype, progress), choose(device, dtype)
-    )
+    kernels = choose(device, dtype, config.quantization)
+    source = CheckpointSource(checkpoint, device, dtype, progress)
+    model = MODELS[checkpoint.config.architecture](checkpoint.config, source, kernels)
     size = _cache_size(config, checkpoint, model, limits, device, dtype)
-    runner = Runner(model, _allocate(checkpoint, size, device, dtype))
-    _warm_up(_engine(config, checkpoint, size, limits, runner), config)
+    cache = _allocate(checkpoint, size, device, dtype)
+    runner = Runner(_replayed(config, model, kernels, cache, size), cache)
+    _warm_up(_engine(config, checkpoint, size, limits, runner), config, _warm_lengths(device, size))
     ready = Ready(
         max_model_len=size.max_model_len,
         kv_blocks=size.blocks,
@@ -155,8 +160,16 @@ def _largest_step_bytes(
 
 def _allocate(checkpoint: Checkpoint, size: KVCacheSize, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     model = checkpoint.config
-    shape = (model.num_layers, size.blocks, size.block_size, 2 * model.num_kv_heads, model.head_dim)
+    blocks = size.blocks + (device.type != "cpu")  # one that is no sequence's, for the padding of decode graphs
+    shape = (model.num_layers, blocks, size.block_size, 2 * model.num_kv_heads, model.head_dim)
     return torch.zeros(shape, device=device, dtype=dtype)
+
+
+def _replayed(config: RuntimeConfig, model: Model, kernels: Kernels, cache: torch.Tensor, size: KVCacheSize) -> Model:
+    """Turn decode steps into CUDA graphs, where kernels can be captured."""
+    if cache.device.type == "cpu" or config.enforce_eager or isinstance(kernels, ReferenceKernels):
+        return model
+    return DecodeGraphs(model, cache, config.max_num_seqs, size.max_model_len, cuda_capture())
 
 
 def _constraints(checkpoint: Checkpoint) -> Constraints:
@@ -189,9 +202,14 @@ def _engine(
     return Engine(runner, Scheduler(limits, pool), admission, asynchronous=asynchronous)
 
 
-def _warm_up(engine: Engine, config: RuntimeConfig) -> None:
-    """Generate one token: what is slow or broken the first time is so before anybody waits for it."""
-    error = _generate_one_token(engine, 1)
+def _warm_lengths(device: torch.device, size: KVCacheSize) -> list[int]:
+    """List the prompts to warm up with; on a GPU several, for kernels are compiled for each size of tile."""
+    return [length for length in _WARM_LENGTHS[device.type] if length < size.max_model_len]
+
+
+def _warm_up(engine: Engine, config: RuntimeConfig, lengths: list[int]) -> None:
+    """Generate tokens: what is slow or broken the first time is so before anybody waits for it."""
+    error = next(filter(None, [_generate_one_token(engine, length) for length in lengths]), None)
     if error:
         raise CheckpointError(
             f"{config.model_dir}: the first token failed: {error}; the weights are damaged"

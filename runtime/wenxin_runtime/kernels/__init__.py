@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from wenxin_runtime.errors import ConfigError
+from wenxin_runtime.kernels.cpu import cpu_kernels
 from wenxin_runtime.kernels.reference import ReferenceKernels
 from wenxin_runtime.layers.attention import AttentionInput
 
@@ -58,9 +60,29 @@ class Kernels(Protocol):
         """Prepare the experts; each has gate_up [2 * width, hidden] and down [hidden, width]."""
 
 
-def choose(device: torch.device, dtype: torch.dtype) -> Kernels:  # noqa: ARG001 - what the choice will go by
-    """Take the fastest implementation for a device and dtype; WENXIN_KERNELS=reference overrides it."""
+def choose(device: torch.device, dtype: torch.dtype, quantization: str = "none") -> Kernels:
+    """Take the fastest implementation for a device and dtype; WENXIN_KERNELS=reference overrides it.
+
+    Raises:
+        ConfigError: nothing here computes with weights of this quantization.
+    """
     wanted = os.environ.get("WENXIN_KERNELS", "")
     if wanted not in {"", "reference"}:
         raise ValueError(f"WENXIN_KERNELS={wanted!r}: only 'reference' can be asked for")
-    return ReferenceKernels()
+    found = None if wanted else _compiled(device, dtype, int8=quantization == "int8")
+    if found is None and quantization != "none":
+        raise ConfigError(
+            f"--quantization {quantization} needs compiled kernels, which there are none of for {dtype} on "
+            f"{device.type} here; the log says why; use --dtype float32 or bfloat16, or --quantization none"
+        )
+    return found or ReferenceKernels()
+
+
+def _compiled(device: torch.device, dtype: torch.dtype, *, int8: bool) -> Kernels | None:
+    if device.type == "cpu":
+        return cpu_kernels(dtype, int8=int8)
+    if device.type == "cuda":  # AMD's cards too
+        from wenxin_runtime.kernels.gpu import GpuKernels  # noqa: PLC0415 - Triton, which a CPU's torch comes without
+
+        return GpuKernels(int8=int8)
+    return None

@@ -1,0 +1,99 @@
+// The C ABI that library.py calls, and the table of one instruction set's implementation of it.
+#pragma once
+#include <stdint.h>
+
+enum dtype { F32, BF16 };           // of activations and of the KV cache
+enum weight_kind { W_F32, W_BF16, W_INT8 };
+enum { PANEL = 16, QUAD = 4, GROUP = 64 };  // outputs side by side; panels worked on at a time; inputs per int8 scale
+
+// One matrix [out, in] as packing.py lays it out: ceil(out / 64) * 4 panels of 16 outputs, missing ones being zero.
+//   W_F32   float [panel][in][16]
+//   W_BF16  uint32 [panel][ceil(in / 2)][16]: inputs 2i (low half) and 2i + 1 of one output
+//   W_INT8  uint32 [panel][in to a multiple of 64, / 4][16]: inputs 4i (lowest byte) to 4i + 3, and
+//           scales float [panel][in to a multiple of 64, / 64][16]
+typedef struct {
+    int64_t out, in;
+    const void *panels;
+    const float *scales;
+    const float *bias;  // [out] or NULL
+    int32_t kind;
+} weight;
+
+typedef struct {
+    int64_t rows, stride;  // elements from row to row; a row is contiguous
+    void *data;
+} matrix;
+
+typedef struct {
+    const weight *w;
+    matrix x, y;
+    int32_t dtype;
+} linear_call;
+
+typedef struct {
+    const void *q;
+    const void *cache;
+    const int32_t *starts, *lengths, *tables;
+    void *out;
+    int64_t q_stride;       // elements from row to row
+    int64_t sequences, table_stride, block_size, heads, kv_heads, head_dim;
+    int32_t dtype;
+} attention_call;
+
+typedef struct {
+    void *qkv;
+    const float *turns;
+    void *cache;
+    const int64_t *slots;
+    int64_t rows, heads, kv_heads, head_dim;
+    int32_t dtype;
+} rotary_call;
+
+typedef struct {
+    const weight *gate_up, *down;  // [experts]
+    int64_t experts, hidden, width, rows, top_k;
+    const void *x;
+    const int64_t *chosen;
+    const void *shares;
+    void *out;
+    int32_t dtype;
+} experts_call;
+
+typedef struct {
+    const weight *w;
+    const float *correction;
+    int64_t top_k;
+    float norm_min;
+    matrix x;
+    int64_t *chosen;
+    void *shares;
+    int32_t dtype;
+} router_call;
+
+typedef struct {
+    void *x;         // [rows, hidden]
+    void *residual;  // the same shape or NULL: x is added to it first
+    const void *weight;
+    void *out;
+    int64_t rows, hidden;
+    float eps;
+    int32_t dtype;
+} norm_call;
+
+typedef struct {
+    const void *gate_up;
+    void *out;
+    int64_t rows, width;
+    int32_t dtype;
+} silu_call;
+
+typedef struct {
+    const char *name;
+    void (*linear)(const linear_call *);
+    void (*attend)(const attention_call *);
+    void (*rotate_and_write)(const rotary_call *);
+    void (*experts)(const experts_call *);
+    void (*router)(const router_call *);
+    void (*norm)(const norm_call *);
+    void (*silu_and_mul)(const silu_call *);
+} kernel_table;

@@ -1,0 +1,174 @@
+// x @ weight.T on packed weights: packing the rows, and walking over panels, ranges of inputs and blocks of rows.
+#pragma once
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "pool.h"
+#include "tile.h"
+
+enum { COLUMNS = PANEL * QUAD, RANGE = 256 };  // inputs that stay in the first-level cache; a multiple of GROUP
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t quads_of(const weight *w) { return (w->out + COLUMNS - 1) / COLUMNS; }
+
+static enum tile_kind tile_for(const weight *w, int dtype) {
+    if (w->kind == W_F32) return T_F32;
+    if (w->kind == W_INT8) return T_INT8;
+    return dtype == BF16 && HAS_DOT ? T_BF16_DOT : T_BF16;
+}
+
+// Inputs as packed: a multiple of what a tile takes at a time.
+static int64_t padded_inputs(const weight *w) {
+    const int64_t unit = w->kind == W_INT8 ? GROUP : w->kind == W_BF16 ? 2 : 1;
+    return (w->in + unit - 1) / unit * unit;
+}
+
+// Rows are cut into blocks of nearly equal height, at most MOST_ROWS.
+typedef struct {
+    int64_t rows, blocks;
+} blocking;
+INLINE blocking block_rows(int64_t rows) { return (blocking){rows, (rows + MOST_ROWS - 1) / MOST_ROWS}; }
+INLINE int64_t block_start(blocking b, int64_t i) { return b.rows * i / b.blocks; }
+
+// One product with its rows packed: block i at packed + start(i) * (bytes of a row), as [inputs][rows of the block].
+typedef struct {
+    const weight *w;
+    enum tile_kind kind;
+    int dtype, y_dtype;
+    blocking blocks;
+    int64_t inputs;  // padded
+    void *packed;
+    matrix x, y;
+    const int64_t *row_of;  // packed row to row of x, divided by `shared`; NULL: the same
+    int64_t shared;
+} product;
+
+INLINE size_t packed_row_bytes(const product *p) { return p->inputs * (p->kind == T_BF16_DOT ? 2 : 4); }
+
+static product product_of(const weight *w, int dtype, matrix x, matrix y) {
+    return (product){w, tile_for(w, dtype), dtype, dtype, block_rows(x.rows), padded_inputs(w), NULL, x, y, NULL, 1};
+}
+
+INLINE const void *row_at(const product *p, int64_t i) {
+    const int64_t row = p->row_of ? p->row_of[i] / p->shared : i;
+    return (const char *)p->x.data + row * p->x.stride * (p->dtype == BF16 ? 2 : 4);
+}
+
+// Put a row of floats into column r of [inputs][rows].
+INLINE void spread(const float *from, float *to, int64_t n, int64_t padded, int rows) {
+    for (int64_t k = 0; k < n; k++) to[k * rows] = from[k];
+    for (int64_t k = n; k < padded; k++) to[k * rows] = 0;
+}
+
+INLINE void spread_pairs(const uint16_t *from, uint32_t *to, int64_t n, int rows) {
+    for (int64_t k = 0; k + 1 < n; k += 2) to[k / 2 * rows] = from[k] | (uint32_t)from[k + 1] << 16;
+    if (n % 2) to[n / 2 * rows] = from[n - 1];
+}
+
+// Rows that fill a whole vector are transposed in registers instead.
+static void pack_block(const product *p, int64_t block) {
+    const int64_t start = block_start(p->blocks, block), end = block_start(p->blocks, block + 1);
+    const int rows = (int)(end - start);
+    char *to = (char *)p->packed + start * packed_row_bytes(p);
+    float *wide = p->dtype == BF16 && p->kind != T_BF16_DOT ? scratch(SCRATCH_ROWS, p->w->in * 4) : NULL;
+    for (int r = 0; r < rows; r++) {
+        const void *row = row_at(p, start + r);
+        if (p->kind == T_BF16_DOT) {
+            spread_pairs(row, (uint32_t *)to + r, p->w->in, rows);
+            continue;
+        }
+        if (wide) widen(row, wide, p->w->in);
+        spread(wide ? wide : row, (float *)to + r, p->w->in, p->inputs, rows);
+    }
+}
+
+INLINE void store_row(const product *p, int64_t row, int64_t column, const float *c) {
+    const int64_t n = least(COLUMNS, p->w->out - column);
+    float biased[COLUMNS];
+    if (p->w->bias) {
+        for (int64_t i = 0; i < n; i++) biased[i] = c[i] + p->w->bias[column + i];
+        c = biased;
+    }
+    const int64_t at = row * p->y.stride + column;
+    if (p->y_dtype == BF16) {
+        uint16_t *to = (uint16_t *)p->y.data + at;
+        if (n == COLUMNS) narrow(c, to, COLUMNS);
+        else narrow(c, to, n);
+    } else {
+        memcpy((float *)p->y.data + at, c, n * 4);
+    }
+}
+
+// Compute 64 outputs of all rows.
+static void compute_quad(const product *p, int64_t quad) {
+    const int per_word = p->kind == T_INT8 ? 4 : p->kind == T_F32 ? 1 : 2;  // inputs in 4 bytes of weight
+    const int64_t panel = p->inputs / per_word * PANEL, scales_panel = p->inputs / GROUP * PANEL;
+    const int tallest = (int)((p->blocks.rows + p->blocks.blocks - 1) / p->blocks.blocks);
+    const int step = STEP_OF(tallest);
+    const int64_t range = p->blocks.blocks == 1 ? p->inputs : RANGE;
+    const size_t a_bytes = p->kind == T_BF16_DOT ? 2 : 4;
+    float *c = scratch(SCRATCH_TILE, p->blocks.rows * COLUMNS * 4);
+    for (int first_panel = 0; first_panel < QUAD; first_panel += step) {
+        const int64_t at = quad * QUAD + first_panel;
+        for (int64_t k = 0; k < p->inputs; k += range) {
+            for (int64_t block = 0; block < p->blocks.blocks; block++) {
+                const int64_t start = block_start(p->blocks, block);
+                const int rows = (int)(block_start(p->blocks, block + 1) - start);
+                const tile_args args = {
+                    .a = (const char *)p->packed + (start * p->inputs + k * rows) * a_bytes,
+                    .b = (const uint32_t *)p->w->panels + at * panel + k / per_word * PANEL,
+                    .scales = p->w->scales ? p->w->scales + at * scales_panel + k / GROUP * PANEL : NULL,
+                    .panel = panel,
+                    .scales_panel = scales_panel,
+                    .k = least(range, p->inputs - k),
+                    .c = c + start * COLUMNS + first_panel * PANEL,
+                    .first = k == 0,
+                };
+                tiles[rows][p->kind](&args);
+            }
+        }
+    }
+    for (int64_t row = 0; row < p->blocks.rows; row++) store_row(p, row, quad * COLUMNS, c + row * COLUMNS);
+}
+
+// One row needs no packing where it is what the tile reads already, and else each thread makes its own copy.
+static bool pack_single(product *p) {
+    if (p->x.rows != 1) return false;
+    if (p->w->in == p->inputs && (p->kind == T_BF16_DOT || p->dtype == F32)) {
+        p->packed = (void *)row_at(p, 0);
+        return true;
+    }
+    p->packed = scratch(SCRATCH_SHARED, packed_row_bytes(p));
+    pack_block(p, 0);
+    return true;
+}
+
+typedef struct {
+    product product;
+    atomic_int_fast64_t next_block, next_quad;
+    int64_t chunk;
+} linear_job;
+
+static void linear_region(void *arg, const team *team) {
+    linear_job *job = arg;
+    product mine = job->product;
+    if (!pack_single(&mine)) {
+        for (int64_t i; (i = atomic_fetch_add(&job->next_block, 1)) < mine.blocks.blocks;) pack_block(&mine, i);
+        team_wait(team);
+    }
+    const int64_t quads = quads_of(mine.w);
+    for (int64_t i; (i = atomic_fetch_add(&job->next_quad, job->chunk)) < quads;) {
+        for (int64_t quad = i; quad < least(i + job->chunk, quads); quad++) compute_quad(&mine, quad);
+    }
+}
+
+// Less than this many multiplications are done sooner than a second thread wakes up.
+enum { WORTH_A_TEAM = 1 << 16 };
+
+static void linear(const linear_call *call) {
+    if (call->x.rows == 0) return;
+    linear_job job = {.product = product_of(call->w, call->dtype, call->x, call->y), .chunk = 1};
+    if (call->x.rows > 1) job.product.packed = scratch(SCRATCH_SHARED, call->x.rows * packed_row_bytes(&job.product));
+    const int threads = call->w->in * call->w->out * call->x.rows < WORTH_A_TEAM ? 1 : pool_size();
+    pool_run(linear_region, &job, threads);
+}

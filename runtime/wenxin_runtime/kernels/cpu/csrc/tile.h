@@ -1,0 +1,178 @@
+// The innermost product: a few rows of activations times a quad of panels (64 outputs), over a range of inputs.
+//
+// Every output is one chain of fused multiply-adds over the inputs in order, whatever the number of rows and however
+// the inputs are cut into ranges. So a row's result does not depend on the rows beside it, bit for bit.
+#pragma once
+#include "kernels.h"
+#include "vec.h"
+
+#define PV (PANEL / VL)  // vectors per panel
+enum { MOST_STEP = 4 };
+
+// Most rows that a tile's accumulators leave room for in the vector registers, and the panels side by side.
+#if VL == 16
+enum { MOST_ROWS = 12 };
+#define STEP_OF(rows) ((rows) <= 2 ? 4 : 2)
+#elif VL == 8
+enum { MOST_ROWS = 6 };
+#define STEP_OF(rows) ((rows) == 1 ? 4 : (rows) == 2 ? 2 : 1)
+#elif defined(__aarch64__)
+enum { MOST_ROWS = 6 };
+#define STEP_OF(rows) ((rows) == 1 ? 4 : (rows) <= 3 ? 2 : 1)
+#else
+enum { MOST_ROWS = 3 };
+#define STEP_OF(rows) ((rows) == 1 ? 2 : 1)
+#endif
+
+// How the activations are packed for each kind of tile.
+enum tile_kind { T_F32, T_F32_ROWS, T_BF16, T_BF16_DOT, T_INT8, TILE_KINDS };
+
+// Columns [column, column + STEP * 16) of c [rows][64] gain (or, with `first`, become) a * b.
+//   a       [k][rows] floats; T_BF16_DOT: uint32, a pair of inputs each; T_F32_ROWS: [rows][64]
+//   b       the first panel's first input; `panel` is the distance to the next panel, in elements of 4 bytes
+//   k       inputs, a multiple of the kind's packing
+//   scales  T_INT8: as b
+typedef struct {
+    const void *a, *b;
+    const float *scales;
+    int64_t panel, scales_panel, k;
+    float *c;
+    int first;
+} tile_args;
+typedef void tile_function(const tile_args *);
+
+INLINE void take(const int rows, const int vectors, vf acc[MOST_ROWS][MOST_STEP * PV], const tile_args *t) {
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int v = 0; v < vectors; v++) {
+            if (t->first) acc[r][v] = (vf){0};
+            else acc[r][v] = load(t->c + r * PANEL * QUAD + v * VL);
+        }
+    }
+}
+
+INLINE void give(const int rows, const int vectors, vf acc[MOST_ROWS][MOST_STEP * PV], const tile_args *t) {
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int v = 0; v < vectors; v++) store(t->c + r * PANEL * QUAD + v * VL, acc[r][v]);
+    }
+}
+
+// One input of every row, `apart` floats from row to row, times one vector per panel part.
+INLINE void multiply_add(const int rows, const int vectors, vf acc[MOST_ROWS][MOST_STEP * PV], const float *a,
+                         const int apart, const vf *b) {
+    UNROLL for (int r = 0; r < rows; r++) {
+        const vf x = all(a[r * apart]);
+        UNROLL for (int v = 0; v < vectors; v++) acc[r][v] += x * b[v];
+    }
+}
+
+// Few rows wait for memory: ask for what comes in half a microsecond.
+#define AHEAD_BYTES 2048
+INLINE void fetch_ahead(const int rows, const void *p) {
+    if (rows <= 4) __builtin_prefetch((const char *)p + AHEAD_BYTES, 0, 2);
+}
+
+INLINE void tile_f32(const int rows, const int step, const int by_rows, const tile_args *t) {
+    const int vectors = step * PV;
+    vf acc[MOST_ROWS][MOST_STEP * PV];
+    take(rows, vectors, acc, t);
+    const float *a = t->a, *w = t->b;
+    for (int64_t k = 0; k < t->k; k++, a += by_rows ? 1 : rows, w += PANEL) {
+        vf b[MOST_STEP * PV];
+        UNROLL for (int v = 0; v < vectors; v++) b[v] = load(w + v / PV * t->panel + v % PV * VL);
+        UNROLL for (int p = 0; p < step; p++) fetch_ahead(rows, w + p * t->panel);
+        multiply_add(rows, vectors, acc, a, by_rows ? PANEL * QUAD : 1, b);
+    }
+    give(rows, vectors, acc, t);
+}
+
+INLINE void tile_bf16(const int rows, const int step, const tile_args *t) {
+    const int vectors = step * PV;
+    vf acc[MOST_ROWS][MOST_STEP * PV];
+    take(rows, vectors, acc, t);
+    const float *a = t->a;
+    const uint32_t *w = t->b;
+    for (int64_t k = 0; k < t->k; k += 2, a += 2 * rows, w += PANEL) {
+        vu pair[MOST_STEP * PV];
+        vf b[MOST_STEP * PV];
+        UNROLL for (int v = 0; v < vectors; v++) pair[v] = load_u32(w + v / PV * t->panel + v % PV * VL);
+        UNROLL for (int p = 0; p < step; p++) fetch_ahead(rows, w + p * t->panel);
+        UNROLL for (int v = 0; v < vectors; v++) b[v] = low_half(pair[v]);
+        multiply_add(rows, vectors, acc, a, 1, b);
+        UNROLL for (int v = 0; v < vectors; v++) b[v] = high_half(pair[v]);
+        multiply_add(rows, vectors, acc, a + rows, 1, b);
+    }
+    give(rows, vectors, acc, t);
+}
+
+// A group's sum is exact in the weights; its scale is applied once, at the group's end.
+INLINE void tile_int8(const int rows, const int step, const tile_args *t) {
+    const int vectors = step * PV;
+    vf acc[MOST_ROWS][MOST_STEP * PV];
+    take(rows, vectors, acc, t);
+    const float *a = t->a, *s = t->scales;
+    const uint32_t *w = t->b;
+    for (int64_t k = 0; k < t->k; k += GROUP, s += PANEL) {
+        vf group[MOST_ROWS][MOST_STEP * PV];
+        UNROLL for (int r = 0; r < rows; r++) {
+            UNROLL for (int v = 0; v < vectors; v++) group[r][v] = (vf){0};
+        }
+        for (int i = 0; i < GROUP; i += 4, a += 4 * rows, w += PANEL) {
+            vi four[MOST_STEP * PV];
+            UNROLL for (int v = 0; v < vectors; v++) four[v] = (vi)load_u32(w + v / PV * t->panel + v % PV * VL);
+            UNROLL for (int p = 0; p < step; p++) fetch_ahead(rows, w + p * t->panel);
+            UNROLL for (int byte = 0; byte < 4; byte++) {
+                vf b[MOST_STEP * PV];
+                UNROLL for (int v = 0; v < vectors; v++)
+                    b[v] = __builtin_convertvector((four[v] << (24 - 8 * byte)) >> 24, vf);
+                multiply_add(rows, vectors, group, a + byte * rows, 1, b);
+            }
+        }
+        UNROLL for (int v = 0; v < vectors; v++) {
+            const vf scale = load(s + v / PV * t->scales_panel + v % PV * VL);
+            UNROLL for (int r = 0; r < rows; r++) acc[r][v] += group[r][v] * scale;
+        }
+    }
+    give(rows, vectors, acc, t);
+}
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+INLINE void tile_bf16_dot(const int rows, const int step, const tile_args *t) {
+    vf acc[MOST_ROWS][MOST_STEP * PV];
+    take(rows, step, acc, t);
+    const uint32_t *a = t->a, *w = t->b;
+    for (int64_t k = 0; k < t->k; k += 2, a += rows, w += PANEL) {
+        vu b[MOST_STEP];
+        UNROLL for (int v = 0; v < step; v++) b[v] = load_u32(w + v * t->panel);
+        UNROLL for (int p = 0; p < step; p++) fetch_ahead(rows, w + p * t->panel);
+        UNROLL for (int r = 0; r < rows; r++) {
+            const __m512bh x = (__m512bh)_mm512_set1_epi32((int)a[r]);
+            UNROLL for (int v = 0; v < step; v++)
+                acc[r][v] = (vf)_mm512_dpbf16_ps((__m512)acc[r][v], x, (__m512bh)b[v]);
+        }
+    }
+    give(rows, step, acc, t);
+}
+#define HAS_DOT 1
+#else
+#define HAS_DOT 0
+#define tile_bf16_dot tile_bf16
+#endif
+
+#define DEFINE_TILES(rows)                                                                                       \
+    static void tile_f32_##rows(const tile_args *t) { tile_f32(rows, STEP_OF(rows), 0, t); }                    \
+    static void tile_f32_rows_##rows(const tile_args *t) { tile_f32(rows, STEP_OF(rows), 1, t); }               \
+    static void tile_bf16_##rows(const tile_args *t) { tile_bf16(rows, STEP_OF(rows), t); }                     \
+    static void tile_bf16_dot_##rows(const tile_args *t) { tile_bf16_dot(rows, STEP_OF(rows), t); }             \
+    static void tile_int8_##rows(const tile_args *t) { tile_int8(rows, STEP_OF(rows), t); }
+#define LIST_TILES(rows) [rows] = {tile_f32_##rows, tile_f32_rows_##rows, tile_bf16_##rows, tile_bf16_dot_##rows, tile_int8_##rows},
+
+#if VL == 16
+#define FOR_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+#elif VL == 8 || defined(__aarch64__)
+#define FOR_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#else
+#define FOR_ROWS(X) X(1) X(2) X(3)
+#endif
+FOR_ROWS(DEFINE_TILES)
+static tile_function *const tiles[MOST_ROWS + 1][TILE_KINDS] = {FOR_ROWS(LIST_TILES)};
