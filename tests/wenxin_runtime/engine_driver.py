@@ -1,5 +1,6 @@
 """Drive an in-process engine to the end of its requests, and gather what each request was told."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from wenxin_runtime.engine.startup import start
 from wenxin_runtime.ipc import Delta, Outputs, SamplingParams, Submit, TokenLogprobs
 
 MOST_STEPS = 5000
+VOCAB = 1536
 
 
 @dataclass
@@ -32,6 +34,11 @@ class Answer:
 
 def engine_of(model_dir, **flags) -> Engine:
     return start(RuntimeConfig(model_dir=str(model_dir), device="cpu", cpu_threads=1, **flags)).engine
+
+
+def prompt(length: int, seed: int = 0) -> list[int]:
+    """Tokens of the tiny fixture, none of them special."""
+    return random.Random(seed).choices(range(3, VOCAB), k=length)
 
 
 def submit(

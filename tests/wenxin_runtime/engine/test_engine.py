@@ -1,43 +1,9 @@
-import random
-
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.wenxin_runtime.engine_driver import engine_of, finish, gather, submit
-from wenxin_runtime.engine.admission import Admission
+from tests.wenxin_runtime.engine_driver import VOCAB, finish, gather, prompt, submit
 from wenxin_runtime.engine.engine import Engine
-from wenxin_runtime.engine.kv_blocks import BlockPool
-from wenxin_runtime.engine.runner import Runner
-from wenxin_runtime.engine.scheduler import Limits, Scheduler
-
-VOCAB = 1536
-BLOCK = 16
-
-
-def prompt(length: int, seed: int = 0) -> list[int]:
-    return random.Random(seed).choices(range(3, VOCAB), k=length)
-
-
-@pytest.fixture(scope="module")
-def loaded(tiny):
-    """A model with a cache, from which engines of any limits are made: loading once is enough."""
-    return engine_of(tiny, max_model_len=512, max_num_seqs=8)._runner
-
-
-@pytest.fixture(scope="module")
-def make(loaded):
-    def engine(
-        *, blocks=200, slots=8, budget=512, beside=None, caching=True, eos=(), model_len=512, asynchronous=False
-    ) -> Engine:
-        runner = Runner(loaded._model, torch.zeros_like(loaded._kv_cache[:, :blocks]))
-        limits = Limits(slots, budget, beside or budget)
-        scheduler = Scheduler(limits, BlockPool(blocks, BLOCK, prefix_caching=caching))
-        admission = Admission(vocab_size=VOCAB, max_model_len=model_len, eos_token_ids=eos, seed=0)
-        return Engine(runner, scheduler, admission, asynchronous=asynchronous)
-
-    return engine
 
 
 def assert_idle(engine: Engine) -> None:
