@@ -60,7 +60,9 @@ docs: setup ## Write docs/reference from the fields, flags, settings and metrics
 
 .PHONY: bench
 bench: setup ## Measure us and the peers side by side; results go to bench/results
-	$(BIN)/python -m bench.serve_cpu
+	$(BIN)/python -m bench.offline
+	$(BIN)/python -m bench.serve
+	$(BIN)/python -m bench.peers
 	$(BIN)/python -m bench.reconcile
 
 .PHONY: lock

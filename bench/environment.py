@@ -39,10 +39,6 @@ class Rates:
     read: float
     gemm: float
 
-    def better(self, other: "Rates") -> "Rates":
-        """Take the higher of each: the shares that we publish are of the best that was seen."""
-        return Rates(max(self.read, other.read), max(self.gemm, other.gemm))
-
 
 class Recording:
     """Begins before the first measurement; `facts` ends it, once the benchmark's own processes have ended."""
@@ -53,15 +49,27 @@ class Recording:
         self._quick = quick
         self._load = os.getloadavg()[0]
         self._began = (time.monotonic(), _work_seconds(), _own_seconds())
-        self.before = self._rates() if rates else None
+        self._before = self._after = self._rates() if rates else None
+
+    @property
+    def best(self) -> Rates:
+        """The higher of each rate before and after: shares that we publish are of the best that was seen.
+
+        Raises:
+            RuntimeError: no rates were asked for.
+        """
+        if self._before is None or self._after is None:
+            raise RuntimeError("this recording has no rates")
+        return Rates(max(self._before.read, self._after.read), max(self._before.gemm, self._after.gemm))
 
     def facts(self) -> dict[str, Any]:
         """Measure once more and describe the whole. Children that still run would count as somebody else's work."""
         facts = describe(self._device)
-        if self.before:
-            after = self._rates()
-            facts["read_gb_per_s"] = {"before": _giga(self.before.read), "after": _giga(after.read)}
-            facts["gemm_gflop_per_s"] = {"before": _giga(self.before.gemm), "after": _giga(after.gemm)}
+        if self._before:
+            before, after = self._before, self._rates()
+            self._after = after
+            facts["read_gb_per_s"] = {"before": _giga(before.read), "after": _giga(after.read)}
+            facts["gemm_gflop_per_s"] = {"before": _giga(before.gemm), "after": _giga(after.gemm)}
         began, work, own = self._began
         elapsed = time.monotonic() - began
         others = max(0.0, (_work_seconds() - work) - (_own_seconds() - own)) / elapsed

@@ -1,5 +1,6 @@
-"""What a stream of tokens looked like from its client: when each token came, and the figures drawn from that."""
+"""What a stream of tokens looked like from its reader: when each token came, and the figures drawn from that."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ class Stream:
         return self.arrivals[0] - self.started
 
     @property
+    def seconds(self) -> float:
+        """Seconds from the request to its last token."""
+        return self.arrivals[-1] - self.started
+
+    @property
     def gaps(self) -> list[float]:
         """Inter-token latencies in seconds."""
         return [later - earlier for earlier, later in zip(self.arrivals, self.arrivals[1:], strict=False)]
@@ -26,32 +32,30 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One run over several streams. Rates are tokens per second of wall time, latencies are milliseconds."""
+    """Several streams that ran at the same time. Rates are tokens per second, latencies milliseconds.
+
+    `decode_tokens_per_second` leaves the time up to each first token out: streams over the mean inter-token latency;
+    0 where every stream has one token.
+    """
 
     tokens_per_second: float
     decode_tokens_per_second: float
-    ttft_p50_ms: float
-    ttft_max_ms: float
-    itl_p50_ms: float
-    itl_p99_ms: float
+    ttft_ms: float
+    itl_ms: float
 
 
 def figures(streams: Sequence[Stream]) -> Figures:
-    """Sum up the streams of one run.
-
-    All of them run at the same time. `decode_tokens_per_second` leaves the time up to each first token out:
-    streams over the mean inter-token latency.
-    """
-    start = min(stream.started for stream in streams)
-    end = max(stream.arrivals[-1] for stream in streams)
-    tokens = sum(len(stream.arrivals) for stream in streams)
-    gaps = sorted(gap for stream in streams for gap in stream.gaps)
-    waits = sorted(stream.ttft for stream in streams)
+    """Sum up the streams of one run; the latencies are medians."""
+    seconds = max(stream.arrivals[-1] for stream in streams) - min(stream.started for stream in streams)
+    gaps = [gap for stream in streams for gap in stream.gaps]
     return Figures(
-        tokens_per_second=tokens / (end - start),
-        decode_tokens_per_second=len(streams) / statistics.fmean(gaps),
-        ttft_p50_ms=1e3 * statistics.median(waits),
-        ttft_max_ms=1e3 * waits[-1],
-        itl_p50_ms=1e3 * statistics.median(gaps),
-        itl_p99_ms=1e3 * gaps[min(len(gaps) - 1, int(0.99 * len(gaps)))],
+        tokens_per_second=sum(len(stream.arrivals) for stream in streams) / seconds,
+        decode_tokens_per_second=len(streams) / statistics.fmean(gaps) if gaps else 0.0,
+        ttft_ms=1e3 * statistics.median(stream.ttft for stream in streams),
+        itl_ms=1e3 * statistics.median(gaps) if gaps else 0.0,
     )
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Give the value that `share` of `values` do not exceed (nearest rank)."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
