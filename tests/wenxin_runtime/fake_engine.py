@@ -67,12 +67,12 @@ class FakeEngine:
         return ipc.decode_to_engine(await self._receive())
 
     async def submits(self, count: int) -> list[Submit]:
-        """Wait for this many sequences; aborts of earlier ones may come between them."""
+        """Wait for this many sequences, one per choice; aborts of earlier ones may come between them."""
         found: list[Submit] = []
         while len(found) < count:
             message = await self.next()
             if isinstance(message, Submit):
-                found.append(message)
+                found += choices_of(message)
             else:
                 assert isinstance(message, Abort), message
         return found
@@ -179,7 +179,8 @@ def write_by_itself(incoming: zmq.Socket, outgoing: zmq.Socket, options: argpars
         while incoming.poll(0):
             match ipc.decode_to_engine(incoming.recv()):
                 case Submit() as submit:
-                    submits[submit.request_id], written[submit.request_id] = submit, 0
+                    submits |= {choice.request_id: choice for choice in choices_of(submit)}
+                    written |= dict.fromkeys(submit.request_ids, 0)
                 case Abort(request_ids):
                     forget(submits, request_ids)
                 case Ping():
@@ -196,6 +197,11 @@ def write_by_itself(incoming: zmq.Socket, outgoing: zmq.Socket, options: argpars
 def forget(submits: dict[str, Submit], request_ids: Sequence[str]) -> None:
     for request_id in request_ids:
         submits.pop(request_id, None)
+
+
+def choices_of(submit: Submit) -> list[Submit]:
+    """Split a prompt's choices, as if each had been submitted alone."""
+    return [msgspec.structs.replace(submit, request_id=request_id, siblings=()) for request_id in submit.request_ids]
 
 
 def step(submits: dict[str, Submit], written: dict[str, int], tokens: list[int], slots: int) -> Outputs:

@@ -58,4 +58,4 @@ def _generated(plan: Plan, timelines: Sequence[Timeline]) -> str:
 
 def cached_tokens(plan: Plan, timelines: Sequence[Timeline]) -> int:
     """Prompt tokens that the prefix cache had; a prompt counts once, however many choices it has."""
-    return sum(timeline.cached_tokens for timeline in timelines[:: plan.n])
+    return sum(timeline.cached_tokens for timeline in timelines[:: plan.candidates])

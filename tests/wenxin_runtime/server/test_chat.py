@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests.wenxin_runtime.fake_engine import choices_of
 from tests.wenxin_runtime.server.conftest import NAME, Running, Start
 from tests.wenxin_runtime.server.processes import until
-from wenxin_runtime.ipc import Delta, TokenLogprobs
+from wenxin_runtime.ipc import Delta, Submit, TokenLogprobs
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -111,11 +112,12 @@ async def test_usage_is_streamed_on_demand(server: Running, continuous: bool) ->
     assert all((chunk["usage"] is not None) == continuous for chunk in chunks)
 
 
-async def test_each_of_n_choices_has_its_own_sequence_seed_and_ending(server: Running) -> None:
-    pending = server.posting("chat/completions", messages=HELLO, n=3, seed=2**63 - 1, max_tokens=9)
-    submits = await server.engine.submits(3)
-    assert [submit.sampling.seed for submit in submits] == [2**63 - 1, -(2**63), -(2**63) + 1]
-    assert len({submit.prompt_ids for submit in submits}) == 1
+async def test_n_choices_are_submitted_together_and_each_has_its_own_sequence_and_ending(server: Running) -> None:
+    pending = server.posting("chat/completions", messages=HELLO, n=3, priority=-2, max_tokens=9)
+    message = await server.engine.next()
+    assert isinstance(message, Submit)
+    assert (len(set(message.request_ids)), message.priority) == (3, -2)
+    submits = choices_of(message)
     for text, reason, submit in zip(["three", "two", "one"], ["stop", "length", "stop"], submits[::-1], strict=True):
         await server.engine.say(submit, server.tokens(text), reason)
     body = (await pending).json()

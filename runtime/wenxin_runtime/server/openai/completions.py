@@ -39,7 +39,7 @@ async def plan(body: bytes, service: Service, model: ServedModel) -> Plan:
     _check_neighbours(request)
     top_logprobs = check_logprobs(request.logprobs, service.config.max_logprobs, "logprobs")
     prompts = await _prompts(request, service, model)
-    return plan_of(
+    checked = plan_of(
         request,
         model,
         prefix="cmpl",
@@ -50,6 +50,7 @@ async def plan(body: bytes, service: Service, model: ServedModel) -> Plan:
         structured=await structured_output(request, model.grammars),
         echo=bool(request.echo),
     )
+    return checked.picked_from(request.best_of or checked.n)
 
 
 class CompletionWriter:
@@ -97,8 +98,13 @@ def _check_neighbours(request: CompletionRequest) -> None:
     """Refuse fields whose meaning depends on another field."""
     if request.suffix:
         raise InvalidRequest("suffix is not supported by this server", param="suffix", code="unsupported_parameter")
-    if request.best_of is not None and request.best_of != (request.n or 1):
-        raise InvalidRequest("best_of is only supported when it equals n", param="best_of")
+    n, best_of = request.n or 1, request.best_of
+    if best_of is not None and best_of < n:
+        raise InvalidRequest(f"best_of is {best_of}; it must not be below n, which is {n}", param="best_of")
+    if best_of is not None and best_of > n and request.stream:
+        raise InvalidRequest(
+            f"best_of {best_of} cannot be streamed with n {n}: the best are known at the end", param="best_of"
+        )
 
 
 def _max_tokens(request: CompletionRequest, prompts: tuple[Prompt, ...], max_model_len: int) -> int:

@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
@@ -34,6 +34,9 @@ class Prompt:
 class Plan:
     """A checked request: `n` choices for each prompt, numbered prompt by prompt.
 
+    They are picked from `candidates`, by their mean logprob, where `best_of` asks for more than `n`. A lower `priority`
+    comes sooner.
+
     `id` also names the sequences to the engine. `top_logprobs` is the number of alternatives per token, None for no
     logprobs at all. `answer_format` says what an answer may hold besides its content, None for nothing.
     """
@@ -55,6 +58,8 @@ class Plan:
     top_logprobs: int | None
     echo: bool = False
     cache_salt: str = ""
+    priority: int = 0
+    best_of: int = 1
     answer_format: AnswerFormat | None = None
 
     @property
@@ -66,21 +71,30 @@ class Plan:
         """Return the prompt of choice `index`."""
         return self.prompts[index // self.n]
 
+    def picked_from(self, best_of: int) -> "Plan":
+        """Return the plan whose choices are the best of so many candidates, which takes their logprobs."""
+        if best_of == self.n:
+            return self
+        sampling = msgspec.structs.replace(self.sampling, logprobs=self.sampling.logprobs or 0)
+        return replace(self, best_of=best_of, sampling=sampling)
+
+    @property
+    def candidates(self) -> int:
+        """Sequences to generate for each prompt."""
+        return max(self.n, self.best_of)
+
+    def of_candidates(self) -> "Plan":
+        """Return the plan that has all candidates for choices."""
+        return replace(self, n=self.candidates)
+
     def submits(self) -> list[Submit]:
-        """List one sequence per choice. Choices of one prompt draw differently: each adds its number to the seed."""
+        """List the prompts, each with all its candidates, which compute it once."""
+        width = self.candidates
+        names = [tuple(f"{self.id}-{i * width + j}" for j in range(width)) for i in range(len(self.prompts))]
         return [
-            Submit(f"{self.id}-{i * self.n + j}", prompt.ids, _with_seed(self.sampling, j), self.cache_salt)
-            for i, prompt in enumerate(self.prompts)
-            for j in range(self.n)
+            Submit(first, prompt.ids, self.sampling, self.cache_salt, self.priority, tuple(others))
+            for (first, *others), prompt in zip(names, self.prompts, strict=True)
         ]
-
-
-def _with_seed(sampling: SamplingParams, choice: int) -> SamplingParams:
-    if sampling.seed is None or choice == 0:
-        return sampling
-    # Wraps around, so that every seed stays a signed 64-bit number.
-    seed = (sampling.seed + choice + 2**63) % 2**64 - 2**63
-    return msgspec.structs.replace(sampling, seed=seed)
 
 
 async def without_blocking(work: Callable[[], _Result], characters: int) -> _Result:
@@ -185,4 +199,5 @@ def plan_of(
         top_logprobs=top_logprobs,
         echo=echo,
         cache_salt=request.cache_salt or "",
+        priority=request.priority or 0,
     )
