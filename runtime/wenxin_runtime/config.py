@@ -96,6 +96,11 @@ class RuntimeConfig:
         "OTLP/HTTP collector to send traces to, for example http://collector:4318; needs the extra `tracing` "
         "(default: what the OTEL_* variables say, else no traces)",
     )
+    enable_debug_endpoints: bool = _flag(
+        False,
+        "serve /debug/state and /debug/profile to whoever reaches the port; a profile slows streams down",
+        action=argparse.BooleanOptionalAction,
+    )
     log_level: str = _flag("info", "log level", choices=("debug", "info", "warning", "error"))
 
     def __post_init__(self) -> None:
