@@ -7,23 +7,27 @@ from starlette.types import ASGIApp
 
 from wenxin_runtime.server.http import Envelope, on_http_exception
 from wenxin_runtime.server.openai import chat, completions
+from wenxin_runtime.server.openai.chat_writer import ChatWriter
 from wenxin_runtime.server.openai.generate import Api, GeneratingEndpoint
 from wenxin_runtime.server.openai.models import Models
+from wenxin_runtime.server.openai.tokens import Tokens
 from wenxin_runtime.server.probes import Probes
 from wenxin_runtime.server.service import Service
 
-_CHAT = Api(plan=chat.plan, writer=chat.ChatWriter)
+_CHAT = Api(plan=chat.plan, writer=ChatWriter)
 _COMPLETIONS = Api(plan=completions.plan, writer=completions.CompletionWriter)
 
 
 def build(service: Service) -> ASGIApp:
     """Put the routes together."""
-    models, probes = Models(service), Probes(service)
+    models, tokens, probes = Models(service), Tokens(service), Probes(service)
     routes = [
         Route("/v1/chat/completions", GeneratingEndpoint(service, _CHAT), methods=["POST"]),
         Route("/v1/completions", GeneratingEndpoint(service, _COMPLETIONS), methods=["POST"]),
         Route("/v1/models", models.every),
         Route("/v1/models/{model:path}", models.one),
+        Route("/tokenize", tokens.tokenize, methods=["POST"]),
+        Route("/detokenize", tokens.detokenize, methods=["POST"]),
         Route("/health", probes.health),
         Route("/health/ready", probes.ready),
         Route("/ping", probes.health),

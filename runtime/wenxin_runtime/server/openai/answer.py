@@ -1,10 +1,12 @@
 """All choices of one request, from the engine's deltas to pieces that can be written."""
 
+from msgspec import UNSET, UnsetType
+
 from wenxin_runtime.server.generation import Generation
 from wenxin_runtime.server.openai.choice import Choice
 from wenxin_runtime.server.openai.piece import Piece
 from wenxin_runtime.server.openai.plan import Plan
-from wenxin_runtime.server.openai.responses import PromptTokensDetails, Usage
+from wenxin_runtime.server.openai.responses import CompletionTokensDetails, PromptTokensDetails, Usage
 from wenxin_runtime.tokenizer import Tokenizer
 
 
@@ -29,7 +31,19 @@ class Answer:
         prompt_tokens = self.plan.prompt_tokens
         completion_tokens = sum(choice.tokens for choice in self._choices)
         cached = sum(choice.cached_tokens for choice in self._choices[:: self.plan.candidates])
-        return Usage(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens, PromptTokensDetails(cached))
+        return Usage(
+            prompt_tokens,
+            completion_tokens,
+            prompt_tokens + completion_tokens,
+            PromptTokensDetails(cached),
+            self._completion_details,
+        )
+
+    @property
+    def _completion_details(self) -> CompletionTokensDetails | UnsetType:
+        if self.plan.answer_format is None or self.plan.answer_format.stage is None:
+            return UNSET
+        return CompletionTokensDetails(sum(choice.reasoning_tokens for choice in self._choices))
 
     async def grow(self, pieces: dict[int, Piece]) -> None:
         """Wait for deltas and add them to `pieces`, by the number of the choice.

@@ -1,7 +1,7 @@
 """How a checkpoint's model writes in a chat: whether it thinks, whether and how it calls tools."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.server.openai import reasoning, tool_calls
@@ -27,7 +27,12 @@ class ChatFormat:
     calls_tools: bool = False
     takes_tools: bool = False
     think_end_ids: tuple[int, ...] = ()
-    special_ids: Mapping[str, int] | None = None
+    special_ids: Mapping[str, int] = field(default_factory=dict)
+
+    def special_ids_of(self, *, thinking: bool, calls: bool) -> frozenset[int]:
+        """Return the ids of those tags that are special tokens."""
+        tags = (reasoning.TAGS if thinking else ()) + (tool_calls.TAGS if calls else ())
+        return frozenset(self.special_ids[tag] for tag in tags if tag in self.special_ids)
 
 
 def read(tokenizer: Tokenizer, config: RuntimeConfig) -> ChatFormat:

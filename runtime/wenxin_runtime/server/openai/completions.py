@@ -2,10 +2,11 @@
 
 import functools
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from wenxin_runtime.errors import InvalidRequest
 from wenxin_runtime.server.http import encode_json
+from wenxin_runtime.server.openai.logprobs import PromptLogprobs, TokenNames, completion_logprobs, prompt_logprobs
 from wenxin_runtime.server.openai.parsing import parse
 from wenxin_runtime.server.openai.piece import Piece
 from wenxin_runtime.server.openai.plan import (
@@ -17,7 +18,7 @@ from wenxin_runtime.server.openai.plan import (
     room_for_answer,
     without_blocking,
 )
-from wenxin_runtime.server.openai.responses import Completion, CompletionChoice, TokenNames, Usage, completion_logprobs
+from wenxin_runtime.server.openai.responses import Completion, CompletionChoice, Usage
 from wenxin_runtime.server.openai.sampling import check_logprobs
 from wenxin_runtime.server.openai.schemas import CompletionRequest
 from wenxin_runtime.server.openai.structured import structured_output
@@ -38,6 +39,7 @@ async def plan(body: bytes, service: Service, model: ServedModel) -> Plan:
     name = service.check_model_name(request.model)
     _check_neighbours(request)
     top_logprobs = check_logprobs(request.logprobs, service.config.max_logprobs, "logprobs")
+    check_logprobs(request.prompt_logprobs, service.config.max_logprobs, "prompt_logprobs")
     prompts = await _prompts(request, service, model)
     checked = plan_of(
         request,
@@ -85,7 +87,18 @@ class CompletionWriter:
             finish_reason=piece.finish_reason,
             stop_reason=piece.stop_reason,
             token_ids=piece.token_ids if plan.return_token_ids else UNSET,
+            prompt_logprobs=self._prompt_logprobs(piece),
             prompt_token_ids=plan.prompt_of(piece.index).ids if plan.return_token_ids and opening else UNSET,
+        )
+
+    def _prompt_logprobs(self, piece: Piece) -> PromptLogprobs | UnsetType | None:
+        plan = self._plan
+        if plan.prompt_logprobs is None:
+            return UNSET
+        if piece.prompt_logprobs is None:
+            return None
+        return prompt_logprobs(
+            plan.prompt_of(piece.index).ids, piece.prompt_logprobs, self._names, plan.prompt_logprobs
         )
 
     def _completion(self, choices: list[CompletionChoice], usage: Usage | None) -> bytes:

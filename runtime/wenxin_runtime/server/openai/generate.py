@@ -14,7 +14,7 @@ from wenxin_runtime.server.exchange import Exchange
 from wenxin_runtime.server.generation import ClientGone, Generation
 from wenxin_runtime.server.http import encode_json, error_body, error_response, read_body
 from wenxin_runtime.server.openai.answer import Answer
-from wenxin_runtime.server.openai.choice import Piece
+from wenxin_runtime.server.openai.piece import Piece
 from wenxin_runtime.server.openai.plan import Plan
 from wenxin_runtime.server.openai.responses import Usage
 from wenxin_runtime.server.served_model import ServedModel

@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from wenxin_runtime.errors import InvalidRequest
-from wenxin_runtime.server.openai.schemas import UNSUPPORTED, GenerationRequest
+from wenxin_runtime.server.openai.schemas import UNSUPPORTED
 
 logger = logging.getLogger(__name__)
 
-_AnyRequest = TypeVar("_AnyRequest", bound=GenerationRequest)
+_AnyRequest = TypeVar("_AnyRequest", bound=msgspec.Struct)
 
 _WHERE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"missing required field `(?P<name>[^`]+)`")

@@ -14,7 +14,8 @@ class ScoredToken(NamedTuple):
     offset: int
 
 
-class CallPart(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CallPart:
     """What some text adds to a tool call: the first part has `id` and `name`, the later ones more of its arguments."""
 
     index: int

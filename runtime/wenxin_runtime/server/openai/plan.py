@@ -38,7 +38,8 @@ class Plan:
     comes sooner.
 
     `id` also names the sequences to the engine. `top_logprobs` is the number of alternatives per token, None for no
-    logprobs at all. `answer_format` says what an answer may hold besides its content, None for nothing.
+    logprobs at all; `prompt_logprobs` the same for the prompt's. `answer_format` says what an answer may hold besides
+    its content, None for nothing.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Plan:
     return_token_ids: bool
     tokens_as_ids: bool
     top_logprobs: int | None
+    prompt_logprobs: int | None = None
     echo: bool = False
     cache_salt: str = ""
     priority: int = 0
@@ -170,6 +172,8 @@ def plan_of(
         InvalidRequest: names the field at fault.
     """
     options = request.stream_options
+    if request.prompt_logprobs is not None and request.stream:
+        raise InvalidRequest("prompt_logprobs cannot be streamed", param="prompt_logprobs")
     if options is not None and not request.stream:
         raise InvalidRequest("stream_options is only allowed when stream is true", param="stream_options")
     return Plan(
@@ -185,7 +189,7 @@ def plan_of(
             max_tokens=max_tokens,
             vocab_size=model.vocab_size,
             logprobs=top_logprobs,
-            prompt_logprobs=top_logprobs if echo else None,
+            prompt_logprobs=_most(request.prompt_logprobs, top_logprobs if echo else None),
             structured=structured,
         ),
         stop=stop_strings(request),
@@ -197,7 +201,12 @@ def plan_of(
         return_token_ids=bool(request.return_token_ids),
         tokens_as_ids=bool(request.return_tokens_as_token_ids),
         top_logprobs=top_logprobs,
+        prompt_logprobs=request.prompt_logprobs,
         echo=echo,
         cache_salt=request.cache_salt or "",
         priority=request.priority or 0,
     )
+
+
+def _most(*counts: int | None) -> int | None:
+    return max((count for count in counts if count is not None), default=None)

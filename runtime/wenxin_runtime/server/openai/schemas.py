@@ -79,6 +79,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
     add_special_tokens: bool | None = None
+    prompt_logprobs: _Count | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     cache_salt: str | None = None
@@ -109,6 +110,35 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     suffix: str | None = None
 
 
+class Function(Struct, frozen=True, omit_defaults=True):
+    """A function that the model may call; `parameters` is the JSON schema of its arguments."""
+
+    name: Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Struct, frozen=True):
+    """A tool; functions are the only kind."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class FunctionName(Struct, frozen=True):
+    """One of the functions, by its name."""
+
+    name: str
+
+
+class NamedTool(Struct, frozen=True):
+    """The tool that has to be called."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
 class ContentPart(Struct, frozen=True):
     """A part of a message; only `text` can be served."""
 
@@ -125,6 +155,7 @@ class ChatMessage(Struct, frozen=True):
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None  # what newer versions of vLLM call it
 
 
 class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
@@ -137,6 +168,33 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    include_reasoning: bool | None = None
+    thinking_token_budget: Annotated[int, Meta(ge=-1)] | None = None
+    reasoning_max_tokens: Annotated[int, Meta(ge=-1)] | None = None  # FastDeploy's name for the same
+
+
+class TokenizeRequest(Struct, frozen=True, kw_only=True):
+    """POST /tokenize, as in vLLM: a prompt, or the messages of a chat."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)] | None = None
+    add_special_tokens: bool | None = None
+    return_token_strs: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    tools: list[Tool] | None = None
+
+
+class DetokenizeRequest(Struct, frozen=True, kw_only=True):
+    """POST /detokenize, as in vLLM."""
+
+    model: str | None = None
+    tokens: list[TokenId]
 
 
 # Fields that would change the answer if this server knew them, so it must not ignore them; with the values that ask
@@ -149,10 +207,7 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "functions": (),
     "logits_processors": (),
     "modalities": (["text"],),
-    "prompt_logprobs": (),
     "reasoning_effort": ("none",),
-    "tool_choice": ("none", "auto"),
-    "tools": (),
     "truncate_prompt_tokens": (),
     "use_beam_search": (False,),
     "web_search_options": (),
