@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -140,6 +141,75 @@ def test_logit_bias_forces_and_forbids():
     assert sample(logits, [row(temperature=0.0, logit_bias={17: 100.0})])[0].token_id == 17
     best = int(logits.argmax())
     assert sample(logits, [row(temperature=0.0, logit_bias={best: -100.0})])[0].token_id != best
+
+
+class Only:
+    """Allows these tokens."""
+
+    finished = False
+    problem = None
+
+    def __init__(self, *allowed: int) -> None:
+        self.allowed = allowed
+
+    def fill(self, bitmask) -> bool:
+        bitmask[:] = 0
+        for token_id in self.allowed:
+            bitmask[token_id // 32] |= np.uint32(1 << token_id % 32).astype(np.int32)
+        return bool(self.allowed)
+
+    def advance(self, token_id: int) -> None:
+        raise AssertionError(f"the sampler never advances, not even with {token_id}")
+
+
+@given(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=5))
+def test_a_constraint_leaves_the_tokens_of_its_bitmask_whatever_the_logits_say(allowed):
+    logits = random_logits(3)
+    rows = [row(temperature=0.0, constraint=Only(*allowed)), row(temperature=0.0), row(constraint=Only(*allowed))]
+    first, free, drawn_one = sample(logits, rows)
+    assert first.token_id == max(allowed, key=lambda token_id: logits[0, token_id])
+    assert free.token_id == int(logits[1].argmax())
+    assert drawn_one.token_id in allowed
+
+
+def test_a_constraint_that_allows_everything_costs_nothing_and_one_that_allows_nothing_draws_nothing():
+    logits = random_logits(2)
+    found = sample(logits, [row(temperature=0.0, constraint=Only()), row(temperature=0.0, logit_bias={7: 1.0})])
+    assert found[0].token_id == int(logits[0].argmax())
+
+    class Nothing(Only):
+        def fill(self, bitmask) -> bool:
+            bitmask[:] = 0
+            return True
+
+    found = sample(logits, [row(temperature=0.0, constraint=Nothing()), row(temperature=0.0)])
+    assert (found[0].token_id, found[1].token_id) == (None, int(logits[1].argmax()))
+
+
+def test_a_full_sort_as_on_a_gpu_draws_what_the_shortcut_draws(monkeypatch):
+    logits = random_logits(60)
+    rows = [row(seed=i, temperature=1.3, top_p=0.5 + i / 130, min_p=0.0001 * (i % 3)) for i in range(60)]
+    expected = [each.token_id for each in sample(logits, rows)]
+    monkeypatch.setattr(sampler, "_CANDIDATES", ())
+    assert [each.token_id for each in sample(logits, rows)] == expected
+
+
+def test_penalties_of_many_rows_are_those_of_each_alone():
+    logits = random_logits(20)
+    rows = [
+        row(
+            temperature=0.0,
+            prompt=range(i),
+            output=[int(logits[i].argmax())] * (i % 4),
+            presence_penalty=0.5 * (i % 3),
+            frequency_penalty=0.7 * (i % 2),
+            repetition_penalty=1 + 0.2 * (i % 5),
+            logit_bias={i: 2.0} if i % 2 else {},
+        )
+        for i in range(20)
+    ]
+    together = [each.token_id for each in sample(logits, rows)]
+    assert together == [sample(logits[i : i + 1], [rows[i]])[0].token_id for i in range(20)]
 
 
 def test_an_answer_shorter_than_min_tokens_never_ends():

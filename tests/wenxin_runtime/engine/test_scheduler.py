@@ -121,6 +121,73 @@ def test_a_preempted_request_finds_its_own_blocks_again():
     assert fallen_back == [2]
 
 
+def test_a_lower_priority_number_is_admitted_sooner_and_equals_keep_their_order():
+    s = scheduler(slots=1)
+    for name, priority in (("late", 5), ("first", 0), ("second", 0), ("urgent", -1)):
+        s.add(request(name, prompt=4, answer=1, priority=priority))
+    assert [list(names(step(s))) for _ in range(4)] == [["urgent"], ["first"], ["second"], ["late"]]
+
+
+def test_a_newcomer_of_a_higher_priority_waits_for_a_slot_as_everybody_does():
+    s = scheduler(slots=1)
+    s.add(request("running", prompt=4, answer=3, priority=9))
+    step(s)
+    s.add(request("urgent", prompt=4, answer=1, priority=0))
+    assert [list(names(step(s))) for _ in range(3)] == [["running"], ["running"], ["urgent"]]
+
+
+def test_when_blocks_run_out_the_lowest_priority_gives_way_before_the_youngest():
+    s = scheduler(blocks=9, block_size=2)
+    for number, (name, priority) in enumerate((("low", 1), ("high", 0), ("highest", -1))):
+        s.add(request(name, prompt=2, answer=9, first_token=50 * number, priority=priority))
+    waiting = []
+    while s.running or s.waiting:
+        step(s)
+        waiting += [r.request_id for r in s.waiting]
+    assert s.preemptions > 0
+    assert waiting[0] == "low"
+    assert "highest" not in waiting
+
+
+def test_a_steady_flood_of_a_higher_priority_starves_a_lower_one():
+    """What a priority is for, and what the reference says about it."""
+    s = scheduler(slots=1)
+    s.add(request("low", prompt=2, answer=1, priority=1))
+    for number in range(50):
+        s.add(request(str(number), prompt=2, answer=1, priority=0))
+        assert list(names(step(s))) == [str(number)]
+    assert list(names(step(s))) == ["low"]
+
+
+def test_choices_wait_for_their_prompt_and_then_share_its_full_blocks():
+    s = scheduler(budget=8)
+    first, second = choices("first", "second", prompt=18)
+    s.add(first)
+    s.add(second)
+    assert [names(step(s)) for _ in range(4)] == [
+        {"first": 8},
+        {"first": 8},
+        {"first": 2, "second": 2},
+        {"first": 1, "second": 1},
+    ]
+    assert list(second.table.blocks[:4]) == list(first.table.blocks[:4])
+    assert second.table.blocks[4] != first.table.blocks[4]
+
+
+def test_shared_blocks_outlive_the_choice_that_computed_them():
+    s = scheduler()
+    first, second = choices("first", "second", prompt=17)
+    s.add(first)
+    s.add(second)
+    step(s)
+    step(s)
+    s.remove(first)
+    check_blocks(s)
+    assert names(step(s)) == {"second": 1}
+    s.remove(second)
+    assert s.pool.owned == 0
+
+
 def test_removing_a_waiting_and_a_running_request_frees_what_they_own():
     s = scheduler(slots=1)
     running, waiting = request("a", prompt=9), request("b", prompt=9)
@@ -160,6 +227,8 @@ def test_a_request_that_wants_its_prompts_logprobs_computes_all_of_it():
             st.integers(1, 8),  # answer
             st.booleans(),  # shares a prefix
             st.booleans(),  # aborted in the middle
+            st.integers(0, 2),  # priority
+            st.integers(1, 3),  # choices
         ),
         min_size=1,
         max_size=12,
@@ -172,14 +241,20 @@ def test_a_request_that_wants_its_prompts_logprobs_computes_all_of_it():
 def test_nothing_starves_and_no_block_is_lost_whatever_arrives_and_leaves(arrivals, slots, budget, blocks, caching):
     s = scheduler(blocks=blocks, block_size=2, slots=slots, budget=budget, beside=max(1, budget // 4), caching=caching)
     everything, leaving = [], []
-    for number, (steps, prompt, answer, shared, leaves) in enumerate(arrivals):
+    for number, (steps, prompt, answer, shared, leaves, priority, count) in enumerate(arrivals):
         for _ in range(steps):
             step(s)
-        arrived = request(str(number), prompt, answer, first_token=0 if shared else 100 * number)
-        s.add(arrived)
-        everything.append(arrived)
-        if leaves:
-            leaving.append(arrived)
+        arrived = choices(
+            *(f"{number}-{i}" for i in range(count)),
+            prompt=prompt,
+            answer=answer,
+            first_token=0 if shared else 100 * number,
+            priority=priority,
+        )
+        for choice in arrived:
+            s.add(choice)
+        everything += arrived
+        leaving += arrived[: int(leaves)]
     # Alone and in order they would need this many steps; together it must not take longer than a few times that.
     alone = sum(-(-r.max_len // max(1, budget // 4)) + r.max_len for r in everything)
     for count in range(4 * alone):
@@ -193,7 +268,7 @@ def test_nothing_starves_and_no_block_is_lost_whatever_arrives_and_leaves(arriva
     assert not s.waiting
     assert s.pool.owned == 0
     for ended in everything:
-        if ended not in leaving:
+        if ended not in leaving or len(ended.token_ids) == ended.max_len:
             assert len(ended.token_ids) == ended.max_len
             assert ended.token_ids[len(ended.prompt.ids) :] == list(range(len(ended.prompt.ids), ended.max_len))
 
