@@ -14,6 +14,11 @@ ARCHITECTURES = {
     "Ernie4_5_MoeForCausalLM": "Ernie4_5_MoeForCausalLM",
 }
 _ARCHITECTURE_OF_MODEL_TYPE = {"ernie4_5": "Ernie4_5ForCausalLM", "ernie4_5_moe": "Ernie4_5_MoeForCausalLM"}
+# As transformers calls them and as the hub's configurations do.
+_VISION_MODEL_TYPES = ("ernie4_5_vl_moe", "ernie4_5_moe_vl")
+_PER_MODALITY = ("moe_num_experts", "moe_intermediate_size", "moe_layer_start_index", "moe_layer_end_index")
+_VISION = "this is a vision-language model, and this release serves text models; use a repository without -VL"
+_DENSE_HEAD_DIM = 128  # transformers' default
 _DEFAULT_ROPE_THETA = 500_000.0
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -89,6 +94,7 @@ def read_model_config(model_dir: Path) -> ModelConfig:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; give the directory that save_pretrained wrote or the hub serves")
     raw = _Fields(path, read_json(path))
+    _refuse_vision(raw)
     architecture = _architecture(raw)
     _refuse_unserved(raw)
     num_heads = raw.positive("num_attention_heads")
@@ -101,7 +107,7 @@ def read_model_config(model_dir: Path) -> ModelConfig:
         num_layers=raw.positive("num_hidden_layers"),
         num_heads=num_heads,
         num_kv_heads=raw.positive("num_key_value_heads", num_heads),
-        head_dim=raw.positive("head_dim", hidden_size // num_heads),
+        head_dim=raw.positive("head_dim", _default_head_dim(raw, architecture, hidden_size // num_heads)),
         rms_norm_eps=raw.number("rms_norm_eps", 1e-5),
         rope_theta=_rope_theta(raw),
         context_length=raw.positive("max_position_embeddings"),
@@ -165,6 +171,20 @@ class _Fields:
         return CheckpointError(f"{self.path}: {name} {demand}, got {self.content.get(name)!r}")
 
 
+def _refuse_vision(raw: _Fields) -> None:
+    """Tell a vision-language model by its name, its parts, or its lists: one value for text, one for images."""
+    names = (*(raw.get("architectures") or ()), raw.get("model_type", ""))
+    lists = [name for name in _PER_MODALITY if isinstance(raw.get(name), list)]
+    if any("_VL" in name or name in _VISION_MODEL_TYPES for name in names) or "vision_config" in raw.content or lists:
+        sign = f"{lists[0]} {raw.content[lists[0]]}" if lists else ", ".join(filter(None, names))
+        raise CheckpointError(f"{raw.path}: {_VISION} (told by {sign or 'vision_config'})")
+
+
+def _default_head_dim(raw: _Fields, architecture: str, even_share: int) -> int:
+    """As transformers: the dense model has a default of its own, unless the file says null."""
+    return _DENSE_HEAD_DIM if architecture == "Ernie4_5ForCausalLM" and "head_dim" not in raw.content else even_share
+
+
 def _architecture(raw: _Fields) -> str:
     names = raw.get("architectures") or [_ARCHITECTURE_OF_MODEL_TYPE.get(raw.get("model_type", ""), "")]
     for name in names:
@@ -195,17 +215,23 @@ def _moe(raw: _Fields) -> MoEConfig:
     start, interval = raw.whole("moe_layer_start_index", 1), raw.positive("moe_layer_interval", 1)
     end = raw.whole("moe_layer_end_index", -1, least=-1)
     last = num_layers - 1 if end == -1 else end
+    experts, top_k = _spelled(raw, "moe_num_experts", "num_experts"), _spelled(raw, "moe_k", "num_experts_per_tok")
     config = MoEConfig(
         layers=frozenset(i for i in range(num_layers) if (i + 1) % interval == 0 and start <= i <= last),
-        num_experts=raw.positive("moe_num_experts"),
-        top_k=raw.positive("moe_k"),
+        num_experts=raw.positive(experts),
+        top_k=raw.positive(top_k),
         expert_size=raw.positive("moe_intermediate_size"),
         num_shared=raw.whole("moe_num_shared_experts", 2),
         norm_min=raw.number("moe_norm_min", 1e-12),
     )
     if config.top_k > config.num_experts:
-        raise raw.error("moe_k", f"must be at most moe_num_experts {config.num_experts}")
+        raise raw.error(top_k, f"must be at most {experts} {config.num_experts}")
     return config
+
+
+def _spelled(raw: _Fields, ours: str, others: str) -> str:
+    """Choose between two spellings that transformers takes for the same."""
+    return others if raw.get(ours) is None and raw.get(others) is not None else ours
 
 
 def _rope_theta(raw: _Fields) -> float:

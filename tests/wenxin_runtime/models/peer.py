@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     Ernie4_5_MoeConfig,
     Ernie4_5_MoeForCausalLM,
     Ernie4_5Config,
@@ -65,9 +66,9 @@ def _save(
     return model
 
 
-def load(directory: Path) -> Ernie4_5ForCausalLM:
-    """Read a checkpoint back in float32; a model's own `.float()` would keep rotary frequencies that were rounded."""
-    return Ernie4_5ForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+def load(directory: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Read a checkpoint of either kind; a model's own `.float()` would keep rotary frequencies that were rounded."""
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval()
 
 
 @torch.inference_mode()

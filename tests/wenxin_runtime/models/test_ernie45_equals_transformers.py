@@ -63,16 +63,19 @@ def test_logprobs_and_greedy_tokens_equal_transformers(tmp_path, changes):
     compare(tmp_path, model, prompts, max_num_batched_tokens=257)
 
 
-def test_the_first_32_greedy_tokens_equal_what_transformers_generates(tmp_path):
-    model = peer.make(tmp_path, seed=4)
-    asked = prompt(40)
+@pytest.mark.parametrize("make", [peer.make, peer.make_moe], ids=["dense", "experts"])
+def test_the_first_32_greedy_tokens_after_a_long_prompt_equal_what_transformers_generates(tmp_path, make):
+    """Trap 4, behind trap 5's thousand positions."""
+    model = make(tmp_path, seed=4)
+    asked = prompt(LONG)
+    ids = torch.tensor([asked])
+    greedy = {"do_sample": False, "min_new_tokens": 32, "max_new_tokens": 32, "pad_token_id": 0}
     with torch.inference_mode():
-        theirs = model.generate(
-            torch.tensor([asked]), do_sample=False, min_new_tokens=32, max_new_tokens=32, pad_token_id=0
-        )
+        # Without a mask, generate takes the prompt's own zeros for padding.
+        theirs = model.generate(ids, attention_mask=torch.ones_like(ids), **greedy)
     # generate keeps EOS away for min_new_tokens; so does min_tokens.
     ours = finish(engine_of(tmp_path), [submit("a", asked, max_tokens=32, min_tokens=32, ignore_eos=False)])["a"]
-    assert ours.token_ids == theirs[0, 40:].tolist()
+    assert ours.token_ids == theirs[0, LONG:].tolist()
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -151,13 +154,6 @@ def test_every_spelling_of_the_rotary_base_is_understood(tmp_path, spelling):
     compare(tmp_path, model, [prompt(200)])
 
 
-def test_the_early_hub_spelling_of_the_architecture_is_understood(tmp_path):
-    model = peer.make(tmp_path)
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"architectures": ["Ernie4_5_ForCausalLM"]}))
-    compare(tmp_path, model, [prompt(20)])
-
-
 def test_a_sharded_checkpoint_equals_the_model_it_was_saved_from(tmp_path):
     model = peer.make(tmp_path / "whole")
     model.save_pretrained(tmp_path / "shards", max_shard_size="40KB")
@@ -170,16 +166,3 @@ def test_float16_and_bfloat16_files_run_in_float32(tmp_path):
         peer.make(tmp_path / str(dtype), dtype=dtype)
         model = peer.load(tmp_path / str(dtype))
         compare(tmp_path / str(dtype), model, [prompt(20)], dtype="float32")
-
-
-def test_bfloat16_stays_within_its_own_rounding_of_float32(tmp_path):
-    """Half precision has 8 bits: logprobs of a two-layer model may be off by some hundredths, not by tenths."""
-    peer.make(tmp_path, dtype=torch.bfloat16)
-    model = peer.load(tmp_path)
-    asked = prompt(300)
-    answer = finish(engine_of(tmp_path, dtype="bfloat16"), [submit("a", asked, max_tokens=1, prompt_logprobs=0)])["a"]
-    reference = peer.logprobs(model, asked)
-    ours = torch.tensor([entry.logprob for entry in answer.last.prompt_logprobs[1:]])
-    error = (ours - reference[:-1].gather(1, torch.tensor(asked[1:])[:, None])[:, 0]).abs()
-    assert error.mean() < 0.05
-    assert error.max() < 0.3
