@@ -19,6 +19,7 @@ def _flag(default: Any, help: str, **argparse_options: Any) -> Any:  # noqa: A00
 
 
 _AT_LEAST_ONE = (
+    "tensor_parallel_size",
     "max_num_seqs",
     "block_size",
     "max_model_len",
@@ -53,6 +54,10 @@ class RuntimeConfig:
         False,
         "on a GPU, launch every kernel from the host: starts faster, decodes slower than CUDA graphs",
         action=argparse.BooleanOptionalAction,
+    )
+    tensor_parallel_size: int = _flag(1, "devices that share every layer, one process each")
+    enable_expert_parallel: bool = _flag(
+        False, "spread whole experts over the devices, not a part of each", action=argparse.BooleanOptionalAction
     )
     max_model_len: int | None = _flag(None, "longest prompt plus answer in tokens (default: the checkpoint's context)")
     max_num_seqs: int = _flag(32, "sequences that run at the same time (the slots)")

@@ -48,13 +48,13 @@ def gpu_budget(config: RuntimeConfig, total_bytes: int, used_bytes: int, step_by
     return left
 
 
-def block_bytes(model: ModelConfig, block_size: int, element_bytes: int) -> int:
-    """Count the bytes of one block: keys and values of `block_size` tokens in all layers."""
-    return model.num_layers * block_size * 2 * model.num_kv_heads * model.head_dim * element_bytes
+def block_bytes(model: ModelConfig, kv_heads: int, block_size: int, element_bytes: int) -> int:
+    """Count the bytes of one block: keys and values of `block_size` tokens in all layers, of `kv_heads` heads."""
+    return model.num_layers * block_size * 2 * kv_heads * model.head_dim * element_bytes
 
 
-def size(config: RuntimeConfig, model: ModelConfig, budget_bytes: int, element_bytes: int) -> KVCacheSize:
-    """Fit the cache into `budget_bytes`, but no larger than is of use.
+def size(config: RuntimeConfig, model: ModelConfig, budget_bytes: int, per_block: int) -> KVCacheSize:
+    """Fit a cache whose blocks take `per_block` bytes into `budget_bytes`, but no larger than is of use.
 
     That is all slots at full length, and with prefix caching as much again for the prefixes of sequences that ended.
 
@@ -64,7 +64,6 @@ def size(config: RuntimeConfig, model: ModelConfig, budget_bytes: int, element_b
     wanted = config.max_model_len or model.context_length
     if wanted > model.context_length:
         raise ConfigError(f"--max-model-len {wanted} exceeds the checkpoint's context of {model.context_length} tokens")
-    per_block = block_bytes(model, config.block_size, element_bytes)
     per_sequence = -(-wanted // config.block_size)
     of_use = config.max_num_seqs * per_sequence * (2 if config.enable_prefix_caching else 1)
     blocks = min(budget_bytes // per_block, of_use)

@@ -6,11 +6,12 @@ The server binds both sockets and starts this process; when the server is gone, 
 import argparse
 import contextlib
 import faulthandler
+import functools
 import logging
 import os
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import zmq
@@ -19,8 +20,10 @@ from wenxin_runtime import config as runtime_config
 from wenxin_runtime import ipc
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.engine.engine import Engine
+from wenxin_runtime.engine.loaded import check
 from wenxin_runtime.engine.startup import start
 from wenxin_runtime.errors import RuntimeFailure
+from wenxin_runtime.parallel.team import assembled
 from wenxin_runtime.telemetry import set_up_logging
 
 logger = logging.getLogger(__name__)
@@ -93,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_up_logging(config.log_level)
     faulthandler.register(ipc.STACKS_SIGNAL, all_threads=True)
     with connected(options.to_engine, options.from_engine) as channel:
-        return run(config, channel)
+        return run(config, channel, functools.partial(_end_without_rank, options.from_engine))
 
 
 @contextlib.contextmanager
@@ -113,12 +116,14 @@ def connected(to_engine: str, from_engine: str) -> Iterator[Channel]:
         context.term()
 
 
-def run(config: RuntimeConfig, channel: Channel) -> int:
+def run(config: RuntimeConfig, channel: Channel, on_loss: Callable[[int, int], None]) -> int:
     """Start the engine and serve; tell the server why, if it cannot go on. Returns the exit code."""
     try:
-        started = start(config, channel.progress)
-        channel.send(started.ready)
-        serve(started.engine, channel)
+        check(config)
+        with assembled(config, on_loss) as team:
+            started = start(config, channel.progress, team)
+            channel.send(started.ready)
+            serve(started.engine, channel)
     except ServerGone:
         logger.info("the server has ended; so does the engine")
     except RuntimeFailure as failure:
@@ -149,6 +154,17 @@ def serve(engine: Engine, channel: Channel) -> None:
             # One step more than there is work: it computes nothing and reports an idle engine.
             was_busy = engine.busy
             channel.send(engine.step())
+
+
+def _end_without_rank(from_engine: str, rank: int, status: int) -> None:
+    """Tell the server that a rank is gone and end at once, from any thread: the engine may hang in a sum."""
+    message = f"rank {rank} ended with status {status}; why stands above in the log"
+    logger.error(message)
+    with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
+        socket.linger = _LINGER_MS
+        socket.connect(from_engine)
+        socket.send(ipc.encode(ipc.Fatal("RankLost", message)))
+    os._exit(1)
 
 
 def _crash(error: Exception) -> ipc.Fatal:

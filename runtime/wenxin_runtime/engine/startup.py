@@ -8,25 +8,26 @@ from dataclasses import dataclass
 import torch
 
 from wenxin_runtime.config import RuntimeConfig
-from wenxin_runtime.engine import kv_cache, machine
+from wenxin_runtime.engine import kv_cache
 from wenxin_runtime.engine.admission import Admission
 from wenxin_runtime.engine.constraint import Constrain
 from wenxin_runtime.engine.constraints.factory import Constraints
 from wenxin_runtime.engine.engine import Engine
-from wenxin_runtime.engine.graphs import DecodeGraphs, cuda_capture
 from wenxin_runtime.engine.kv_blocks import BlockPool
 from wenxin_runtime.engine.kv_cache import KVCacheSize
-from wenxin_runtime.engine.runner import Model, Runner
+from wenxin_runtime.engine.loaded import Loaded, check, device_of, load
+from wenxin_runtime.engine.runner import Runner
 from wenxin_runtime.engine.scheduler import Limits, Scheduler
 from wenxin_runtime.errors import CheckpointError, ConfigError
 from wenxin_runtime.grammars import Grammars
 from wenxin_runtime.ipc import Ready, SamplingParams, Submit
-from wenxin_runtime.kernels import Kernels, choose
-from wenxin_runtime.kernels.reference import ReferenceKernels
-from wenxin_runtime.models import MODELS
+from wenxin_runtime.parallel.leader import LeadingModel
+from wenxin_runtime.parallel.orders import Allocate, Budget
+from wenxin_runtime.parallel.ranks import Alone
+from wenxin_runtime.parallel.team import Team
 from wenxin_runtime.tokenizer import Tokenizer
-from wenxin_runtime.weights.checkpoint import Checkpoint, open_checkpoint
-from wenxin_runtime.weights.loading import CheckpointSource, Progress
+from wenxin_runtime.weights.checkpoint import Checkpoint
+from wenxin_runtime.weights.loading import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -46,130 +47,101 @@ class Started:
     ready: Ready
 
 
-def start(config: RuntimeConfig, progress: Progress | None = None) -> Started:
-    """Load the checkpoint, size and allocate the KV cache, generate one token.
+def start(config: RuntimeConfig, progress: Progress | None = None, team: Team | None = None) -> Started:
+    """Load the checkpoint, size and allocate the KV cache, generate one token; all of it on every rank of the team.
 
     Raises:
         CheckpointError: the model directory cannot be served.
         ConfigError: the flags do not fit the machine or the checkpoint.
     """
     begun = time.perf_counter()
-    limits = _limits(config, device := _device(config.device))
-    dtype = _dtype(config.dtype, device)
-    if device.type == "cpu":
-        torch.set_num_threads(config.cpu_threads or machine.usable_cores())
-    checkpoint = open_checkpoint(config.model_dir)
+    limits = _limits(config, device_of(config))
+    checkpoint = check(config)
     constraints = _constraints(checkpoint)
-    kernels = choose(device, dtype, config.quantization)
-    source = CheckpointSource(checkpoint, device, dtype, progress)
-    model = MODELS[checkpoint.config.architecture](checkpoint.config, source, kernels)
-    size = _cache_size(config, checkpoint, model, limits, device, dtype)
-    cache = _allocate(checkpoint, size, device, dtype)
-    runner = Runner(_replayed(config, model, kernels, cache, size), cache)
-    _warm_up(_engine(config, checkpoint, size, limits, runner), config, _warm_lengths(device, size))
+    loaded = load(config, team.ranks if team else Alone(), progress)
+    starting = _Starting(loaded, team, limits)
+    size = starting.cache_size()
+    runner = starting.runner(size.blocks, replays=size.max_model_len)
+    _warm_up(starting.engine(size, runner), config, _warm_lengths(loaded.device, size))
     ready = Ready(
         max_model_len=size.max_model_len,
         kv_blocks=size.blocks,
         block_size=size.block_size,
-        device=_device_name(device),
-        dtype=str(dtype).removeprefix("torch."),
+        device=_device_name(loaded.device),
+        dtype=str(loaded.dtype).removeprefix("torch."),
         parameters=checkpoint.parameters,
         load_seconds=time.perf_counter() - begun,
     )
-    return Started(_engine(config, checkpoint, size, limits, runner, constraints), ready)
+    return Started(starting.engine(size, runner, constraints), ready)
 
 
-def _device(wanted: str) -> torch.device:
-    found = torch.cuda.is_available()
-    if wanted == "cuda" and not found:
-        raise ConfigError("--device cuda: torch finds no GPU here; is one requested for the pod, and its driver there?")
-    return torch.device("cuda" if found and wanted != "cpu" else "cpu")
+class _Starting:
+    """Sizes and makes what the engine needs besides the weights."""
 
+    def __init__(self, loaded: Loaded, team: Team | None, limits: Limits) -> None:
+        self._loaded = loaded
+        self._limits = limits
+        self._followers = team.followers if team else None
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    def cache_size(self) -> KVCacheSize:
+        """Fit the KV cache into what the devices have left."""
+        loaded, config = self._loaded, self._loaded.config
+        model = loaded.checkpoint.config
+        size = kv_cache.size(config, model, self._budget(), loaded.block_bytes)
+        if size.max_model_len < model.context_length and config.max_model_len is None:
+            logger.warning(
+                "serving up to %d tokens of the checkpoint's %d: the KV cache has %d blocks of %d "
+                "(--max-model-len and --kv-cache-memory-bytes say otherwise)",
+                size.max_model_len,
+                model.context_length,
+                size.blocks,
+                size.block_size,
+            )
+        return size
 
+    def runner(self, blocks: int, *, replays: int | None) -> Runner:
+        """Allocate the KV cache, on every rank; see `Loaded.with_cache`."""
+        if self._followers:
+            self._followers.tell(Allocate(blocks, replays))
+        model, cache = self._loaded.with_cache(blocks, replays=replays)
+        return Runner(LeadingModel(model, self._loaded.ranks, self._followers) if self._followers else model, cache)
 
-def _dtype(wanted: str, device: torch.device) -> torch.dtype:
-    if wanted != "auto":
-        dtype: torch.dtype = getattr(torch, wanted)
-        return dtype
-    if device.type == "cpu":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
-def _limits(config: RuntimeConfig, device: torch.device) -> Limits:
-    budget = config.max_num_batched_tokens or max(_DEFAULT_BATCHED_TOKENS[device.type], config.max_num_seqs)
-    if budget < config.max_num_seqs:
-        raise ConfigError(
-            f"--max-num-batched-tokens {budget} must be at least --max-num-seqs {config.max_num_seqs}: "
-            "every running sequence needs a token per step"
+    def engine(self, size: KVCacheSize, runner: Runner, constrain: Constrain | None = None) -> Engine:
+        """Make an engine with nothing to do."""
+        config, model = self._loaded.config, self._loaded.checkpoint.config
+        pool = BlockPool(size.blocks, size.block_size, prefix_caching=config.enable_prefix_caching)
+        admission = Admission(
+            vocab_size=model.vocab_size,
+            max_model_len=size.max_model_len,
+            eos_token_ids=model.eos_token_ids,
+            seed=config.seed,
+            constrain=constrain,
         )
-    return Limits(config.max_num_seqs, budget, max(1, budget // _SHARE_BESIDE_STREAMS))
+        asynchronous = runner.device.type != "cpu" if config.async_scheduling is None else config.async_scheduling
+        return Engine(runner, Scheduler(self._limits, pool), admission, asynchronous=asynchronous)
 
+    def _budget(self) -> int:
+        """Find the bytes that every rank can give to its KV cache."""
+        loaded = self._loaded
+        step_bytes = self._largest_step_bytes() if loaded.device.type == "cuda" else 0
+        if self._followers:
+            self._followers.tell(Budget(step_bytes))
+        return loaded.ranks.least(loaded.cache_budget(step_bytes))
 
-def _cache_size(
-    config: RuntimeConfig,
-    checkpoint: Checkpoint,
-    model: Model,
-    limits: Limits,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> KVCacheSize:
-    if device.type == "cpu":
-        budget = kv_cache.cpu_budget(config, machine.available_memory())
-    else:
-        step_bytes = _largest_step_bytes(config, checkpoint, model, limits, device, dtype)
-        free, total = torch.cuda.mem_get_info()
-        budget = kv_cache.gpu_budget(config, total, total - free, step_bytes)
-    size = kv_cache.size(config, checkpoint.config, budget, dtype.itemsize)
-    if size.max_model_len < checkpoint.config.context_length and config.max_model_len is None:
-        logger.warning(
-            "serving up to %d tokens of the checkpoint's %d: the KV cache has %d blocks of %d "
-            "(--max-model-len and --kv-cache-memory-bytes say otherwise)",
-            size.max_model_len,
-            checkpoint.config.context_length,
-            size.blocks,
-            size.block_size,
-        )
-    return size
-
-
-def _largest_step_bytes(
-    config: RuntimeConfig,
-    checkpoint: Checkpoint,
-    model: Model,
-    limits: Limits,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> int:
-    """Run one prompt of the whole token budget on a throwaway cache and see what it took at most."""
-    tokens = min(limits.max_tokens, checkpoint.config.context_length - 1)
-    size = KVCacheSize(-(-tokens // config.block_size) + 1, config.block_size, tokens + 1)
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    runner = Runner(model, _allocate(checkpoint, size, device, dtype))
-    engine = _engine(config, checkpoint, size, limits, runner)
-    _generate_one_token(engine, tokens)
-    peak = torch.cuda.max_memory_allocated() - before
-    del engine, runner
-    torch.cuda.empty_cache()
-    return peak
-
-
-def _allocate(checkpoint: Checkpoint, size: KVCacheSize, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    model = checkpoint.config
-    blocks = size.blocks + (device.type != "cpu")  # one that is no sequence's, for the padding of decode graphs
-    shape = (model.num_layers, blocks, size.block_size, 2 * model.num_kv_heads, model.head_dim)
-    return torch.zeros(shape, device=device, dtype=dtype)
-
-
-def _replayed(config: RuntimeConfig, model: Model, kernels: Kernels, cache: torch.Tensor, size: KVCacheSize) -> Model:
-    """Turn decode steps into CUDA graphs, where kernels can be captured."""
-    if cache.device.type == "cpu" or config.enforce_eager or isinstance(kernels, ReferenceKernels):
-        return model
-    return DecodeGraphs(model, cache, config.max_num_seqs, size.max_model_len, cuda_capture())
+    def _largest_step_bytes(self) -> int:
+        """Run one prompt of the whole token budget on a throwaway cache and see what it took at most."""
+        config, model = self._loaded.config, self._loaded.checkpoint.config
+        tokens = min(self._limits.max_tokens, model.context_length - 1)
+        size = KVCacheSize(-(-tokens // config.block_size) + 1, config.block_size, tokens + 1)
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        runner = self.runner(size.blocks, replays=None)
+        engine = self.engine(size, runner)
+        _generate_one_token(engine, tokens)
+        peak = torch.cuda.max_memory_allocated() - before
+        del engine, runner
+        torch.cuda.empty_cache()
+        return peak
 
 
 def _constraints(checkpoint: Checkpoint) -> Constraints:
@@ -182,24 +154,18 @@ def _constraints(checkpoint: Checkpoint) -> Constraints:
     return Constraints(grammars, vocab_size=vocab_size, eos_token_ids=eos)
 
 
-def _engine(
-    config: RuntimeConfig,
-    checkpoint: Checkpoint,
-    size: KVCacheSize,
-    limits: Limits,
-    runner: Runner,
-    constrain: Constrain | None = None,
-) -> Engine:
-    pool = BlockPool(size.blocks, size.block_size, prefix_caching=config.enable_prefix_caching)
-    admission = Admission(
-        vocab_size=checkpoint.config.vocab_size,
-        max_model_len=size.max_model_len,
-        eos_token_ids=checkpoint.config.eos_token_ids,
-        seed=config.seed,
-        constrain=constrain,
-    )
-    asynchronous = runner.device.type != "cpu" if config.async_scheduling is None else config.async_scheduling
-    return Engine(runner, Scheduler(limits, pool), admission, asynchronous=asynchronous)
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+
+
+def _limits(config: RuntimeConfig, device: torch.device) -> Limits:
+    budget = config.max_num_batched_tokens or max(_DEFAULT_BATCHED_TOKENS[device.type], config.max_num_seqs)
+    if budget < config.max_num_seqs:
+        raise ConfigError(
+            f"--max-num-batched-tokens {budget} must be at least --max-num-seqs {config.max_num_seqs}: "
+            "every running sequence needs a token per step"
+        )
+    return Limits(config.max_num_seqs, budget, max(1, budget // _SHARE_BESIDE_STREAMS))
 
 
 def _warm_lengths(device: torch.device, size: KVCacheSize) -> list[int]:

@@ -57,7 +57,10 @@ class Kernels(Protocol):
         """Prepare the choice of experts, in float32 throughout; weight [experts, hidden], bias [1, experts]."""
 
     def experts(self, gate_up: Sequence[Tensor], down: Sequence[Tensor]) -> Experts:
-        """Prepare the experts; each has gate_up [2 * width, hidden] and down [hidden, width]."""
+        """Prepare the experts; each has gate_up [2 * width, hidden] and down [hidden, width].
+
+        An index outside them is an expert that another rank computes: it adds nothing.
+        """
 
 
 def choose(device: torch.device, dtype: torch.dtype, quantization: str = "none") -> Kernels:

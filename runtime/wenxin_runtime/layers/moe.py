@@ -45,7 +45,7 @@ def mix(x: Tensor, chosen: Tensor, weights: Tensor, experts: Sequence[Expert]) -
 
     Args:
         x: [rows, hidden].
-        chosen: int64 [rows, top_k].
+        chosen: int64 [rows, top_k]; an index outside `experts` is computed elsewhere and adds nothing here.
         weights: [rows, top_k].
         experts: Each maps [any, hidden] to the same shape.
 
@@ -53,12 +53,14 @@ def mix(x: Tensor, chosen: Tensor, weights: Tensor, experts: Sequence[Expert]) -
         [rows, hidden].
     """
     out = torch.zeros_like(x)
-    order = chosen.flatten().argsort(stable=True)
+    flat = chosen.flatten()
+    here = ((flat >= 0) & (flat < len(experts))).nonzero().flatten()
+    order = here[flat[here].argsort(stable=True)]
     rows, shares = order // chosen.shape[1], weights.flatten()[order, None]
     start = 0
-    for expert, count in zip(experts, chosen.flatten().bincount(minlength=len(experts)).tolist(), strict=True):
+    for expert, count in zip(experts, flat[here].bincount(minlength=len(experts)).tolist(), strict=True):
         if count:
-            here = slice(start, start + count)
-            out.index_add_(0, rows[here], expert(x[rows[here]]) * shares[here])
+            part = slice(start, start + count)
+            out.index_add_(0, rows[part], expert(x[rows[part]]) * shares[part])
             start += count
     return out

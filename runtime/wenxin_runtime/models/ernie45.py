@@ -2,44 +2,38 @@
 
 from collections.abc import Callable
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from wenxin_runtime.kernels import Kernels, Linear
 from wenxin_runtime.layers.attention import AttentionInput
+from wenxin_runtime.layers.embedding import Embedding
 from wenxin_runtime.layers.rotary import Rotary
-from wenxin_runtime.weights.loading import TensorSource
-from wenxin_runtime.weights.model_config import ModelConfig
+from wenxin_runtime.models.builder import Builder
 from wenxin_runtime.weights.names import EMBEDDING, HEAD, HEAD_BIAS, LAST_NORM
 
 FeedForward = Callable[[Tensor], Tensor]
-FeedForwardOf = Callable[[ModelConfig, TensorSource, Kernels, int], FeedForward]
+FeedForwardOf = Callable[[Builder, int], FeedForward]
 
 
 class Ernie45:
-    """Token ids to hidden states, and hidden states to logits."""
+    """Token ids to hidden states, and hidden states to logits.
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        source: TensorSource,
-        kernels: Kernels,
-        feed_forward: FeedForwardOf | None = None,
-    ) -> None:
+    On several ranks each computes its part of every layer, and all have the same hidden states and logits.
+    """
+
+    def __init__(self, builder: Builder, feed_forward: FeedForwardOf | None = None) -> None:
         """Read the weights; `feed_forward` makes what stands behind the attention of each layer, else it is dense."""
+        config, source, ranks = builder.config, builder.source, builder.ranks
         feed_forward = feed_forward or dense
-        # Rows are looked up in the table as it is stored and converted afterwards: half the memory of a converted one.
-        self._embedding = source.stored(EMBEDDING)
+        first = source.shard.vocabulary.start
+        self._embedding = Embedding(source.stored(EMBEDDING), first, source.dtype, ranks)
         self._rotary = Rotary(config.head_dim, config.rope_theta, source.device)
         self._layers = [
-            Layer(config, source, kernels, f"model.layers.{i}.", feed_forward(config, source, kernels, i))
-            for i in range(config.num_layers)
+            Layer(builder, f"model.layers.{i}.", feed_forward(builder, i)) for i in range(config.num_layers)
         ]
-        self._norm = Norm(kernels, source(LAST_NORM), config.rms_norm_eps)
+        self._norm = Norm(builder, LAST_NORM)
         head = source(EMBEDDING if config.tie_word_embeddings else HEAD)
-        self._head = kernels.linear(head, source(HEAD_BIAS) if config.head_bias else None)
-        self._dtype = source.dtype
+        self._head = builder.kernels.linear(head, source(HEAD_BIAS) if config.head_bias else None)
+        self._ranks = ranks
 
     def __call__(self, token_ids: Tensor, positions: Tensor, kv_cache: Tensor, step: AttentionInput) -> Tensor:
         """Compute the hidden states [rows, hidden] of token_ids [rows] at positions [rows], filling the cache.
@@ -47,10 +41,10 @@ class Ernie45:
         Args:
             token_ids: int64.
             positions: int64, each token's index in its sequence.
-            kv_cache: [layers, blocks, block_size, 2 * kv_heads, head_dim].
+            kv_cache: [layers, blocks, block_size, 2 * kv_heads, head_dim]; of this rank's heads.
             step: Which rows belong to which sequence and blocks.
         """
-        residual = F.embedding(token_ids, self._embedding).to(self._dtype)
+        residual = self._embedding(token_ids)
         turns = self._rotary.turns(positions)
         x = None
         for layer, cache in zip(self._layers, kv_cache, strict=True):
@@ -59,36 +53,34 @@ class Ernie45:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Score the vocabulary: [rows, hidden] to [rows, vocab]."""
-        return self._head(hidden)
+        return self._ranks.join(self._head(hidden))
 
 
 class Layer:
     """Attention, then feed-forward, each on the normalised sum of all that went before: the residual."""
 
-    def __init__(
-        self, config: ModelConfig, source: TensorSource, kernels: Kernels, prefix: str, feed_forward: FeedForward
-    ) -> None:
-        eps = config.rms_norm_eps
-        self._input_norm = Norm(kernels, source(prefix + "input_layernorm.weight"), eps)
-        self._attention = Attention(config, source, kernels, prefix + "self_attn.")
-        self._post_attention_norm = Norm(kernels, source(prefix + "post_attention_layernorm.weight"), eps)
+    def __init__(self, builder: Builder, prefix: str, feed_forward: FeedForward) -> None:
+        self._input_norm = Norm(builder, prefix + "input_layernorm.weight")
+        self._attention = Attention(builder, prefix + "self_attn.")
+        self._post_attention_norm = Norm(builder, prefix + "post_attention_layernorm.weight")
         self._feed_forward = feed_forward
+        self._ranks = builder.ranks
 
     def __call__(
         self, residual: Tensor, x: Tensor | None, turns: Tensor, cache: Tensor, step: AttentionInput
     ) -> Tensor:
         """Add x, what the layer before has said, to `residual` in place, and say something new, both [rows, hidden]."""
-        x = self._attention(self._input_norm(residual, x), turns, cache, step)
-        return self._feed_forward(self._post_attention_norm(residual, x))
+        x = self._ranks.sum_(self._attention(self._input_norm(residual, x), turns, cache, step))
+        return self._ranks.sum_(self._feed_forward(self._post_attention_norm(residual, x)))
 
 
 class Norm:
     """RMSNorm of the residual, after adding to it what is not in there yet."""
 
-    def __init__(self, kernels: Kernels, weight: Tensor, eps: float) -> None:
-        self._kernels = kernels
-        self._weight = weight
-        self._eps = eps
+    def __init__(self, builder: Builder, name: str) -> None:
+        self._kernels = builder.kernels
+        self._weight = builder.source(name)
+        self._eps = builder.config.rms_norm_eps
 
     def __call__(self, residual: Tensor, x: Tensor | None) -> Tensor:
         """Add x to `residual` in place, and return the normalised sum, all [rows, hidden]."""
@@ -100,12 +92,13 @@ class Norm:
 class Attention:
     """Grouped-query attention; queries, keys and values come from one fused projection."""
 
-    def __init__(self, config: ModelConfig, source: TensorSource, kernels: Kernels, prefix: str) -> None:
-        self._kernels = kernels
-        self._qkv = fused(source, kernels, prefix, "q_proj", "k_proj", "v_proj", bias=config.use_bias)
-        self._out = fused(source, kernels, prefix, "o_proj", bias=config.use_bias)
-        self._heads = config.num_heads
-        self._kv_heads = config.num_kv_heads
+    def __init__(self, builder: Builder, prefix: str) -> None:
+        config, shard = builder.config, builder.source.shard
+        self._kernels = builder.kernels
+        self._qkv = builder.linear(prefix, "q_proj", "k_proj", "v_proj", bias=config.use_bias)
+        self._out = builder.linear(prefix, "o_proj", bias=config.use_bias)
+        self._heads = len(shard.heads)
+        self._kv_heads = len(shard.kv_heads)
         self._head_dim = config.head_dim
 
     def __call__(self, x: Tensor, turns: Tensor, cache: Tensor, step: AttentionInput) -> Tensor:
@@ -118,29 +111,16 @@ class Attention:
 class MLP:
     """down(silu(gate(x)) * up(x)); gate and up come from one fused projection."""
 
-    def __init__(self, source: TensorSource, kernels: Kernels, prefix: str, *, bias: bool) -> None:
-        self._kernels = kernels
-        self._gate_up = fused(source, kernels, prefix, "gate_proj", "up_proj", bias=bias)
-        self._down = fused(source, kernels, prefix, "down_proj", bias=bias)
+    def __init__(self, builder: Builder, prefix: str, *, bias: bool) -> None:
+        self._kernels = builder.kernels
+        self._gate_up = builder.linear(prefix, "gate_proj", "up_proj", bias=bias)
+        self._down = builder.linear(prefix, "down_proj", bias=bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map x [rows, hidden] to the same shape."""
         return self._down(self._kernels.silu_and_mul(self._gate_up(x)))
 
 
-def dense(config: ModelConfig, source: TensorSource, kernels: Kernels, layer: int) -> FeedForward:
+def dense(builder: Builder, layer: int) -> FeedForward:
     """Make the MLP of a dense layer."""
-    return MLP(source, kernels, f"model.layers.{layer}.mlp.", bias=config.use_bias)
-
-
-def fused(source: TensorSource, kernels: Kernels, prefix: str, *names: str, bias: bool) -> Linear:
-    """Read projections of the same input as one linear layer, their outputs side by side."""
-    weight = stacked(source, prefix, *names)
-    biases = [source(f"{prefix}{name}.bias") for name in names] if bias else None
-    return kernels.linear(weight, torch.cat(biases) if biases else None)
-
-
-def stacked(source: TensorSource, prefix: str, *names: str) -> Tensor:
-    """Read the weights of projections of the same input, [all their outputs, in]."""
-    weights = [source(f"{prefix}{name}.weight") for name in names]
-    return weights[0] if len(weights) == 1 else torch.cat(weights)
+    return MLP(builder, f"model.layers.{layer}.mlp.", bias=builder.config.use_bias)

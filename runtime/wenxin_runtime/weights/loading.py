@@ -7,16 +7,18 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from wenxin_runtime.parallel.sharding import Shard
 from wenxin_runtime.weights.checkpoint import Checkpoint
 
 Progress = Callable[[int, int], None]
 
 
 class TensorSource(Protocol):
-    """Where a model takes its tensors from, by checkpoint name."""
+    """Where a model takes its tensors from, by checkpoint name: this rank's part of each."""
 
     device: torch.device
     dtype: torch.dtype
+    shard: Shard
 
     def __call__(self, name: str) -> Tensor:
         """Give a tensor on `device` in `dtype`."""
@@ -26,17 +28,23 @@ class TensorSource(Protocol):
 
 
 class CheckpointSource:
-    """Reads tensors from a checkpoint and reports bytes done and total.
+    """Reads one rank's part of a checkpoint, no other byte of it, and reports bytes done and total.
 
     Files are mapped for reading, but every tensor given out is a copy: a mapped one would take the process down when
     its file is replaced or the volume goes away.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, progress: Progress | None = None
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        dtype: torch.dtype,
+        progress: Progress | None = None,
+        shard: Shard | None = None,
     ) -> None:
         self.device = device
         self.dtype = dtype
+        self.shard = shard or Shard(checkpoint.config)
         self._checkpoint = checkpoint
         self._progress = progress
         self._seen: set[str] = set()
@@ -60,7 +68,7 @@ class CheckpointSource:
         file = str(stored.file)
         if file not in self._files:
             self._files[file] = safe_open(file, framework="pt")
-        mapped: Tensor = self._files[file].get_tensor(name)
+        mapped: Tensor = self._files[file].get_slice(name)[self.shard.slices(name, stored.shape)]
         tensor = mapped.to(self.device, dtype or mapped.dtype, copy=True)
         if self._progress is not None and name not in self._seen:
             self._seen.add(name)  # a tied embedding is asked for twice

@@ -61,6 +61,7 @@ def align_kernel(
     for start in range(0, total, block_p):
         choice = tl.load(chosen + start + i, mask=start + i < total, other=-1).to(tl.int32)
         counts += tl.sum((choice[:, None] == e[None, :]).to(tl.int32), 0)
+    counts = tl.where(e < tl.num_programs(0), counts, 0)  # a choice outside the experts is computed elsewhere
     blocks = (counts + block_m - 1) // block_m
     before = tl.sum(tl.where(e < expert, blocks, 0), 0)
     own = tl.sum(tl.where(e == expert, blocks, 0), 0)

@@ -43,7 +43,7 @@ class Experts:
         out = torch.empty_like(x)
         block = min(_COLUMNS_PER_SUM, triton.next_power_of_2(hidden))
         sum_kernel[(rows, triton.cdiv(hidden, block))](
-            outer, weights, out, hidden=hidden, top_k=top_k, block=block, num_warps=4, **LAUNCH
+            outer, chosen, weights, out, experts, hidden=hidden, top_k=top_k, block=block, num_warps=4, **LAUNCH
         )
         return out
 
@@ -124,14 +124,17 @@ def grouped_kernel(
 
 @triton.jit
 def sum_kernel(
-    parts: tl.tensor, weights: tl.tensor, out: tl.tensor, hidden: tl.constexpr, top_k: tl.constexpr, block: tl.constexpr
-) -> None:
-    """Sum what a row's experts said by weight; grid (rows, column blocks)."""
+    parts: tl.tensor, chosen: tl.tensor, weights: tl.tensor, out: tl.tensor, experts: tl.tensor,
+    hidden: tl.constexpr, top_k: tl.constexpr, block: tl.constexpr,
+) -> None:  # fmt: skip
+    """Sum what a row's experts said by weight, but for those that are elsewhere; grid (rows, column blocks)."""
     row = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1) * block + tl.arange(0, block)
     total = tl.zeros((block,), tl.float32)
     for choice in tl.static_range(top_k):
         pair = row * top_k + choice
         share = tl.load(weights + pair).to(tl.float32)
-        total += share * tl.load(parts + pair * hidden + i, mask=i < hidden, other=0.0).to(tl.float32)
+        expert = tl.load(chosen + pair)
+        end = tl.where((expert >= 0) & (expert < experts), hidden, 0)
+        total += share * tl.load(parts + pair * hidden + i, mask=i < end, other=0.0).to(tl.float32)
     tl.store(out + row * hidden + i, narrow(total, out.dtype.element_ty), mask=i < hidden)

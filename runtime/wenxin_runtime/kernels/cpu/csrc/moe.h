@@ -117,7 +117,9 @@ static void mix_row(const experts_job *job, int64_t row) {
     float *total = scratch(SCRATCH_ROWS, c->hidden * 4);
     memset(total, 0, c->hidden * 4);
     for (int64_t k = 0; k < c->top_k; k++) {
-        const int64_t place = job->place_of[row * c->top_k + k], assignment = job->order[place];
+        const int64_t place = job->place_of[row * c->top_k + k];
+        if (place < 0) break;  // the row's other experts are not here
+        const int64_t assignment = job->order[place];
         if (c->dtype == BF16) {
             const float share = from_bf16(((const uint16_t *)c->shares)[assignment]);
             const uint16_t *answer = (const uint16_t *)job->answers + place * c->hidden;
@@ -147,20 +149,27 @@ static void experts_region(void *arg, const team *team) {
     for (int64_t i; (i = atomic_fetch_add(&job->next[4], 1)) < job->call->rows;) mix_row(job, i);
 }
 
-// Sort the assignments by expert, stably, and note each row's places. `order` and `place_of` have rows * top_k entries,
-// `hits` has one for each expert.
+INLINE bool is_here(const experts_call *c, int64_t i) { return (uint64_t)c->chosen[i] < (uint64_t)c->experts; }
+
+// Sort the assignments by expert, stably, and note each row's places, -1 behind the last. `order` and `place_of` have
+// rows * top_k entries, `hits` has one for each expert. Assignments to an expert outside 0 to experts are left out.
 static int64_t sort_assignments(const experts_call *c, hit *hits, int64_t *order, int64_t *place_of) {
     const int64_t all_of_them = c->rows * c->top_k;
     int64_t *counts = scratch(SCRATCH_PLAN, (c->experts + 1 + c->rows) * 8), *filled = counts + c->experts + 1;
     int64_t hit_count = 0;
     memset(counts, 0, (c->experts + 1 + c->rows) * 8);
-    for (int64_t i = 0; i < all_of_them; i++) counts[c->chosen[i] + 1]++;
+    for (int64_t i = 0; i < all_of_them; i++) {
+        place_of[i] = -1;
+        if (is_here(c, i)) counts[c->chosen[i] + 1]++;
+    }
     for (int64_t e = 0; e < c->experts; e++) {
         if (counts[e + 1]) hits[hit_count++] = (hit){e, counts[e], counts[e + 1]};
         counts[e + 1] += counts[e];
     }
-    for (int64_t i = 0; i < all_of_them; i++) order[counts[c->chosen[i]]++] = i;
-    for (int64_t place = 0; place < all_of_them; place++) {
+    const int64_t here = counts[c->experts];
+    for (int64_t i = 0; i < all_of_them; i++)
+        if (is_here(c, i)) order[counts[c->chosen[i]]++] = i;
+    for (int64_t place = 0; place < here; place++) {
         const int64_t row = order[place] / c->top_k;
         place_of[row * c->top_k + filled[row]++] = place;
     }

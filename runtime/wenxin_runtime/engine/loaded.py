@@ -1,0 +1,130 @@
+"""A rank's part of the model on its device, and the memory beside it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wenxin_runtime.config import RuntimeConfig
+from wenxin_runtime.engine import kv_cache, machine
+from wenxin_runtime.engine.graphs import DecodeGraphs, cuda_capture
+from wenxin_runtime.engine.runner import Model
+from wenxin_runtime.errors import ConfigError
+from wenxin_runtime.kernels import Kernels, choose
+from wenxin_runtime.kernels.reference import ReferenceKernels
+from wenxin_runtime.models import MODELS
+from wenxin_runtime.models.builder import Builder
+from wenxin_runtime.parallel.ranks import Ranks
+from wenxin_runtime.parallel.sharding import Shard, check_size
+from wenxin_runtime.weights.checkpoint import Checkpoint, open_checkpoint
+from wenxin_runtime.weights.loading import CheckpointSource, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What one rank holds."""
+
+    config: RuntimeConfig
+    checkpoint: Checkpoint
+    shard: Shard
+    ranks: Ranks
+    device: torch.device
+    dtype: torch.dtype
+    kernels: Kernels
+    model: Model
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states."""
+        return self.checkpoint.config.hidden_size
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block of this rank's KV cache."""
+        kv_heads, element = len(self.shard.kv_heads), self.dtype.itemsize
+        return kv_cache.block_bytes(self.checkpoint.config, kv_heads, self.config.block_size, element)
+
+    def cache_budget(self, step_bytes: int) -> int:
+        """Say how many bytes a KV cache may take on this device, beside a step that takes `step_bytes`.
+
+        Raises:
+            ConfigError: none is left.
+        """
+        if self.device.type == "cpu":  # whose memory the ranks share
+            return kv_cache.cpu_budget(self.config, machine.available_memory() // self.ranks.size)
+        free, total = torch.cuda.mem_get_info()
+        return kv_cache.gpu_budget(self.config, total, total - free, step_bytes)
+
+    def with_cache(self, blocks: int, *, replays: int | None) -> tuple[Model, Tensor]:
+        """Make a KV cache, [layers, blocks, block_size, 2 * kv_heads, head_dim], and the model that goes with it.
+
+        Args:
+            blocks: Those that sequences can have.
+            replays: Longest sequence of the decode steps to be captured as CUDA graphs, where that can be done; None
+                for a cache that is soon thrown away.
+        """
+        model, on_gpu = self.checkpoint.config, self.device.type != "cpu"
+        blocks += on_gpu  # one that is no sequence's, for the padding of decode graphs
+        shape = (model.num_layers, blocks, self.config.block_size, 2 * len(self.shard.kv_heads), model.head_dim)
+        cache = torch.zeros(shape, device=self.device, dtype=self.dtype)
+        captured = on_gpu and not self.config.enforce_eager and not isinstance(self.kernels, ReferenceKernels)
+        if replays is None or not captured:
+            return self.model, cache
+        return DecodeGraphs(self.model, cache, self.config.max_num_seqs, replays, cuda_capture()), cache
+
+
+def check(config: RuntimeConfig) -> Checkpoint:
+    """Open the checkpoint and refuse what the ranks cannot share, before a weight is read.
+
+    Raises:
+        CheckpointError: the model directory cannot be served.
+        ConfigError: the model cannot be cut into --tensor-parallel-size parts, or there are fewer GPUs.
+    """
+    checkpoint = open_checkpoint(config.model_dir)
+    size = config.tensor_parallel_size
+    check_size(checkpoint.config, size, expert_parallel=config.enable_expert_parallel)
+    found = torch.cuda.device_count()
+    if config.device != "cpu" and 0 < found < size:
+        raise ConfigError(f"--tensor-parallel-size {size}: this machine has {found} GPUs, one is needed for each rank")
+    return checkpoint
+
+
+def load(config: RuntimeConfig, ranks: Ranks, progress: Progress | None = None) -> Loaded:
+    """Read this rank's part of the checkpoint.
+
+    Raises:
+        CheckpointError: the model directory cannot be served.
+        ConfigError: the flags do not fit the machine or the checkpoint.
+    """
+    device = device_of(config, ranks.rank)
+    dtype = dtype_of(config, device)
+    if device.type == "cpu":
+        torch.set_num_threads(config.cpu_threads or max(1, machine.usable_cores() // ranks.size))
+    checkpoint = open_checkpoint(config.model_dir)
+    shard = Shard(checkpoint.config, ranks.rank, ranks.size, config.enable_expert_parallel)
+    source = CheckpointSource(checkpoint, device, dtype, progress, shard)
+    kernels = choose(device, dtype, config.quantization)
+    model = MODELS[checkpoint.config.architecture](Builder(checkpoint.config, source, kernels, ranks))
+    return Loaded(config, checkpoint, shard, ranks, device, dtype, kernels, model)
+
+
+def device_of(config: RuntimeConfig, rank: int = 0) -> torch.device:
+    """Choose a rank's device.
+
+    Raises:
+        ConfigError: a GPU is wanted, and there is none.
+    """
+    found = torch.cuda.is_available()
+    if config.device == "cuda" and not found:
+        raise ConfigError("--device cuda: torch finds no GPU here; is one requested for the pod, and its driver there?")
+    return torch.device("cuda", rank) if found and config.device != "cpu" else torch.device("cpu")
+
+
+def dtype_of(config: RuntimeConfig, device: torch.device) -> torch.dtype:
+    """Choose what weights, activations and KV cache are kept in."""
+    if config.dtype != "auto":
+        dtype: torch.dtype = getattr(torch, config.dtype)
+        return dtype
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -1,0 +1,79 @@
+"""The leading rank's model: whatever it computes, the followers compute with it."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from wenxin_runtime.engine.runner import Model
+from wenxin_runtime.layers.attention import AttentionInput, Span
+from wenxin_runtime.parallel.orders import Forward, Order, Score, Stop, encode
+from wenxin_runtime.parallel.ranks import Ranks
+
+
+class Followers:
+    """The way to the other ranks, one `send` for each. Orders arrive whole and in order.
+
+    Attributes:
+        bytes_sent: Orders only; the tensors go another way.
+    """
+
+    def __init__(self, sends: Sequence[Callable[[bytes], object]]) -> None:
+        self._sends = sends
+        self.bytes_sent = 0
+
+    def tell(self, order: Order) -> None:
+        """Send an order to each."""
+        content = encode(order)
+        self.bytes_sent += len(content) * len(self._sends)
+        for send in self._sends:
+            send(content)
+
+    def stop(self) -> None:
+        """Let them end."""
+        self.tell(Stop())
+
+
+class LeadingModel:
+    """A `Model` on several devices, as the engine sees it."""
+
+    def __init__(self, model: Model, ranks: Ranks, followers: Followers) -> None:
+        self._model = model
+        self._ranks = ranks
+        self._followers = followers
+
+    def __call__(self, token_ids: Tensor, positions: Tensor, kv_cache: Tensor, step: AttentionInput) -> Tensor:
+        """Compute hidden states [rows, hidden] and fill the cache, on all ranks."""
+        spans = tuple((span.start, span.count, span.length) for span in step.spans)
+        self._followers.tell(Forward(len(token_ids), step.block_tables.shape[1], spans))
+        self._ranks.spread_(pack(token_ids, positions, step))
+        return self._model(token_ids, positions, kv_cache, step)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Score the vocabulary: [rows, hidden] to [rows, vocab]."""
+        self._followers.tell(Score(len(hidden)))
+        return self._model.logits(self._ranks.spread_(hidden))
+
+
+def pack(token_ids: Tensor, positions: Tensor, step: AttentionInput) -> Tensor:
+    """Put a step's tensors into one, int64, so that one broadcast carries them."""
+    parts = (token_ids, positions, step.slots, step.starts, step.lengths, step.block_tables.flatten())
+    return torch.cat([part.to(torch.int64) for part in parts])
+
+
+def unpack(packed: Tensor, order: Forward) -> tuple[Tensor, Tensor, AttentionInput]:
+    """Take apart what `pack` has made: token ids, positions, and what attention takes."""
+    token_ids, positions, slots, starts, lengths, tables = torch.split(packed, _sizes(order))
+    spans = tuple(Span(*span) for span in order.spans)
+    tables = tables.view(len(spans), order.most_blocks).int()
+    return token_ids, positions, AttentionInput(slots, starts.int(), lengths.int(), tables, spans)
+
+
+def packed_size(order: Forward) -> int:
+    """Count the elements of what `pack` makes of an ordered step."""
+    return sum(_sizes(order))
+
+
+def _sizes(order: Forward) -> list[int]:
+    rows, sequences = order.rows, len(order.spans)
+    return [rows, rows, rows, sequences + 1, sequences, sequences * order.most_blocks]
