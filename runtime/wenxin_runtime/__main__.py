@@ -28,6 +28,7 @@ _EXAMPLES = """\
 examples:
   wenxin-runtime fixture /tmp/tiny                         # a checkpoint with random weights, no download
   wenxin-runtime serve /tmp/tiny
+  wenxin-runtime fixture /tmp/thinks --thinking            # one that thinks and calls tools
   wenxin-runtime inspect ./ERNIE-4.5-0.3B-PT               # is it complete, what is it, which digest?
 """
 
@@ -104,6 +105,9 @@ def _add_fixture_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16 (default: %(default)s)")
     parser.add_argument("--vocab-size", type=int, help="rows of the embedding (default: the size's own)")
+    parser.add_argument(
+        "--thinking", action="store_true", help="with the chat template of the thinking models, which call tools too"
+    )
 
 
 def _serve(args: argparse.Namespace) -> None:
@@ -117,7 +121,7 @@ def _fixture(args: argparse.Namespace) -> None:
     """Write a complete checkpoint with random weights: for tests, demos and benchmarks."""
     from wenxin_runtime import fixture  # noqa: PLC0415 - see the module's docstring
 
-    fixture.write(args.out, args.arch, args.size, args.seed, args.dtype, args.vocab_size)
+    fixture.write(args.out, args.arch, args.size, args.seed, args.dtype, args.vocab_size, thinking=args.thinking)
 
 
 def _inspect(args: argparse.Namespace) -> None:
