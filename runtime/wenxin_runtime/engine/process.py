@@ -22,7 +22,7 @@ from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.engine.engine import Engine
 from wenxin_runtime.engine.loaded import check
 from wenxin_runtime.engine.startup import start
-from wenxin_runtime.errors import RuntimeFailure
+from wenxin_runtime.errors import RankLost, RuntimeFailure
 from wenxin_runtime.parallel.team import assembled
 from wenxin_runtime.telemetry import set_up_logging
 
@@ -116,7 +116,7 @@ def connected(to_engine: str, from_engine: str) -> Iterator[Channel]:
         context.term()
 
 
-def run(config: RuntimeConfig, channel: Channel, on_loss: Callable[[int, int], None]) -> int:
+def run(config: RuntimeConfig, channel: Channel, on_loss: Callable[[RankLost], None]) -> int:
     """Start the engine and serve; tell the server why, if it cannot go on. Returns the exit code."""
     try:
         check(config)
@@ -156,15 +156,13 @@ def serve(engine: Engine, channel: Channel) -> None:
             channel.send(engine.step())
 
 
-def _end_without_rank(from_engine: str, rank: int, status: int) -> None:
+def _end_without_rank(from_engine: str, lost: RankLost) -> None:
     """Tell the server that a rank is gone and end at once, from any thread: the engine may hang in a sum."""
-    message = f"rank {rank} ended with status {status}; why stands above in the log"
-    logger.error(message)
     with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
         socket.linger = _LINGER_MS
         socket.connect(from_engine)
-        socket.send(ipc.encode(ipc.Fatal("RankLost", message)))
-    os._exit(1)
+        socket.send(ipc.encode(ipc.Fatal(lost.reason, str(lost), lost.exit_code)))
+    os._exit(lost.exit_code)
 
 
 def _crash(error: Exception) -> ipc.Fatal:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from wenxin_runtime.engine.runner import Model
 from wenxin_runtime.layers.attention import AttentionInput, Span
-from wenxin_runtime.parallel.orders import Forward, Order, Score, Stop, encode
+from wenxin_runtime.parallel.orders import Forward, Order, Score, encode
 from wenxin_runtime.parallel.ranks import Ranks
 
 
@@ -28,10 +28,6 @@ class Followers:
         self.bytes_sent += len(content) * len(self._sends)
         for send in self._sends:
             send(content)
-
-    def stop(self) -> None:
-        """Let them end."""
-        self.tell(Stop())
 
 
 class LeadingModel:

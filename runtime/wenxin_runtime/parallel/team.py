@@ -2,10 +2,12 @@
 
 import contextlib
 import datetime as dt
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -17,13 +19,21 @@ from torch.distributed.distributed_c10d import Store
 
 from wenxin_runtime import config as runtime_config
 from wenxin_runtime.config import RuntimeConfig
+from wenxin_runtime.errors import RankLost
 from wenxin_runtime.parallel.leader import Followers
+from wenxin_runtime.parallel.orders import Stop, encode
 from wenxin_runtime.parallel.ranks import Alone, Group, Ranks
 
 _STARTING = dt.timedelta(minutes=5)
 _COLLECTIVE = dt.timedelta(minutes=10)
 _END_WITHIN_SECONDS = 5.0
+_NOTICED_WITHIN_SECONDS = 2.0
+_LOOK_EVERY_SECONDS = 0.5
+_POLL_SECONDS = 0.05
+_LINGER_MS = 1000
 _LOOPBACK = "127.0.0.1"
+
+_Processes = dict[int, "subprocess.Popen[bytes]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +67,15 @@ def join(config: RuntimeConfig, rank: int, store_port: int, store: Store | None 
 
 
 @contextlib.contextmanager
-def assembled(config: RuntimeConfig, on_loss: Callable[[int, int], None]) -> Iterator[Team]:
+def assembled(config: RuntimeConfig, on_loss: Callable[[RankLost], None]) -> Iterator[Team]:
     """Start the other ranks and join them; on leaving, end them.
 
     Args:
         config: Says how many there are.
-        on_loss: Called from a thread with rank and exit status of a follower that has ended too early.
+        on_loss: Called from a thread when a follower has ended too early: a sum that waits for it may never return.
+
+    Raises:
+        RankLost: a sum has failed because a follower has ended.
     """
     size = config.tensor_parallel_size
     if size == 1:
@@ -76,16 +89,16 @@ def assembled(config: RuntimeConfig, on_loss: Callable[[int, int], None]) -> Ite
         leaving = threading.Event()
         watching = threading.Thread(target=_watch, args=(processes, leaving, on_loss), daemon=True)
         watching.start()
-        followers = Followers([socket.send for socket in sockets])
         try:
-            yield Team(join(config, 0, store.port, store), followers)
+            yield Team(join(config, 0, store.port, store), Followers([socket.send for socket in sockets]))
+        except RuntimeError as error:  # gloo notices first, NCCL never
+            leaving.set()
+            raise _lost(processes, _NOTICED_WITHIN_SECONDS) or error from error
         finally:
             leaving.set()
-            followers.stop()
-            _end(processes.values())
             watching.join()
-            for socket in sockets:
-                socket.close(linger=0)
+            _dismiss(sockets)
+            _end(processes.values())
             if dist.is_initialized():
                 dist.destroy_process_group()
 
@@ -103,15 +116,36 @@ def _spawn(config: RuntimeConfig, rank: int, store_port: int, orders: str) -> "s
     return subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own module
 
 
-def _watch(
-    processes: "dict[int, subprocess.Popen[bytes]]", leaving: threading.Event, on_loss: Callable[[int, int], None]
-) -> None:
-    while not leaving.wait(0.2):
+def _watch(processes: _Processes, leaving: threading.Event, on_loss: Callable[[RankLost], None]) -> None:
+    while not leaving.is_set():
+        lost = _lost(processes, _LOOK_EVERY_SECONDS)
+        if lost and not leaving.is_set():
+            on_loss(lost)
+
+
+def _lost(processes: _Processes, within_seconds: float) -> RankLost | None:
+    """Wait for the end of any follower."""
+    deadline = time.monotonic() + within_seconds
+    while time.monotonic() < deadline:
         for rank, process in processes.items():
             status = process.poll()
-            if status is not None and not leaving.is_set():
-                on_loss(rank, status)
-                return
+            if status is not None:
+                return RankLost(f"rank {rank} {_how(status)}; the group cannot go on without it")
+        time.sleep(_POLL_SECONDS)
+    return None
+
+
+def _how(status: int) -> str:
+    if status < 0:
+        return f"was ended by {signal.Signals(-status).name} (SIGKILL without a command is a lack of memory)"
+    return f"ended with status {status}, its reason stands above in the log"
+
+
+def _dismiss(sockets: "Iterable[zmq.Socket[bytes]]") -> None:
+    for socket in sockets:
+        with contextlib.suppress(zmq.Again):  # of a follower that is gone
+            socket.send(encode(Stop()), zmq.NOBLOCK)
+        socket.close(_LINGER_MS)
 
 
 def _end(processes: "Iterable[subprocess.Popen[bytes]]") -> None:

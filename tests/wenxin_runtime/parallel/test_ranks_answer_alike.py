@@ -26,7 +26,7 @@ def answers(directory, size: int, **flags) -> dict[str, Answer]:
     config = RuntimeConfig(
         model_dir=str(directory), device="cpu", cpu_threads=1, tensor_parallel_size=size, **TIGHT, **flags
     )
-    with assembled(config, lambda rank, status: pytest.fail(f"rank {rank} ended with {status}")) as team:
+    with assembled(config, lambda lost: pytest.fail(str(lost))) as team:
         engine = start(config, team=team).engine
         shared = list(range(40, 60))
         wave = [submit(f"a{i}", shared + list(range(3 + i, 20 + 3 * i)), logprobs=2, max_tokens=24) for i in range(4)]
