@@ -4,6 +4,7 @@
     - `ConfigError` a flag or a combination of flags
     - `CheckpointError` the model directory: missing file, layout, dtype, truncated shard
     - `EngineDied` the engine process is gone
+    - `RankLost` a process that holds a part of the model is gone
 - `RequestError` ends one request and becomes an OpenAI error body
     - `InvalidRequest` 400
     - `ModelNotFound` 404
@@ -38,6 +39,12 @@ class CheckpointError(RuntimeFailure):
 
     reason = "InvalidCheckpoint"
     exit_code = 3
+
+
+class RankLost(RuntimeFailure):
+    """A process that holds a part of the model has ended, and nothing can be computed without it."""
+
+    reason = "RankLost"
 
 
 class EngineDied(RuntimeFailure):
