@@ -55,7 +55,7 @@ crds: setup ## Write crds/ and the chart's copy from the pydantic models
 	$(BIN)/python -m wenxin_operator.api.schema
 
 .PHONY: docs
-docs: setup ## Write docs/reference from the fields, flags, settings and metrics in the code
+docs: setup ## Write docs/reference from the code and docs/performance.md from the results of `make bench`
 	$(BIN)/python -m docs.generate
 
 .PHONY: bench

@@ -22,6 +22,11 @@ class NotBuilt(Exception):
     """There is no llama.cpp here; the message says why."""
 
 
+def built() -> bool:
+    """Whether the interpreter is there already."""
+    return (_home() / _COMPLETE).exists()
+
+
 def python() -> Path:
     """Give the interpreter, after building what is missing.
 
@@ -30,7 +35,7 @@ def python() -> Path:
     """
     home = _home()
     interpreter = home / "bin" / "python"
-    if not (home / _COMPLETE).exists():
+    if not built():
         home.parent.mkdir(parents=True, exist_ok=True)
         print(f"building llama.cpp into {home}, once", flush=True)
         _uv("venv", "--quiet", "--clear", "--python", sys.executable, str(home))

@@ -106,11 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="wenxin-bench-") as scratch:
         model_dir = fixtures.write_model(Path(scratch) / "model", plan.size)
         config = read_model_config(model_dir)
-        contestants = [*_own(plan, model_dir), *_transformers(plan, model_dir)]
+        contestants = [*own(plan, model_dir), *_transformers(plan, model_dir)]
         if plan.device == "cpu" and not options.without_llama_cpp:
-            contestants += _llama_cpp(plan, model_dir)
+            contestants += llama_cpp(plan, model_dir)
         contestants = [each for each in contestants if each.precision in plan.precisions]
-        _compete(plan, contestants, plan.jobs(config.vocab_size), Path(scratch))
+        compete(plan, contestants, plan.jobs(config.vocab_size), Path(scratch))
     environment = recording.facts()
     _check_agreement(contestants)
     tables = _tables(plan, config, contestants, recording.best.read)
@@ -124,7 +124,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("written to", write_result(name, environment, tables, plan=shown, benchmark="peers"))
 
 
-def _own(plan: Plan, model_dir: Path) -> Iterator[Contestant]:
+def plan_of(arguments: Sequence[str]) -> Plan:
+    """Give the plan that the command line asks for."""
+    return _plan(_parser().parse_args(arguments))
+
+
+def own(plan: Plan, model_dir: Path) -> Iterator[Contestant]:
+    """Our engine in every variant."""
     for variant, fields in fixtures.VARIANTS.items():
         options = {
             "model_dir": str(model_dir), "device": plan.device, "cpu_threads": plan.threads,
@@ -145,7 +151,7 @@ def _transformers(plan: Plan, model_dir: Path) -> Iterator[Contestant]:
         yield Contestant("transformers continuous batching", variant, "hf_continuous", options | sizes)
 
 
-def _llama_cpp(plan: Plan, model_dir: Path) -> Iterator[Contestant]:
+def llama_cpp(plan: Plan, model_dir: Path) -> Iterator[Contestant]:
     """llama.cpp's nearest formats: f16 stands beside our bf16, q8_0 beside our int8."""
     problem = None
     try:
@@ -166,7 +172,7 @@ def _llama_cpp(plan: Plan, model_dir: Path) -> Iterator[Contestant]:
         yield contestant
 
 
-def _compete(plan: Plan, contestants: Sequence[Contestant], jobs: dict[str, Job], scratch: Path) -> None:
+def compete(plan: Plan, contestants: Sequence[Contestant], jobs: dict[str, Job], scratch: Path) -> None:
     """Give every workload to every contestant, round after round. On a GPU they do not fit beside each other."""
     groups = [contestants] if plan.device == "cpu" else [[each] for each in contestants]
     for group in groups:
@@ -255,8 +261,8 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 def _tables(plan: Plan, config: ModelConfig, contestants: Sequence[Contestant], read: float) -> dict[str, list[Row]]:
     running = [each for each in contestants if not each.failure]
     tables = {
-        "measured": [_measured(plan, config, each, workload, read) for each in running for workload in each.answers],
         "ratios": list(_ratios(running)),
+        "measured": [_measured(plan, config, each, read) for each in running],
         "agreement": list(_agreement(contestants)),
     }
     out = [
@@ -267,27 +273,25 @@ def _tables(plan: Plan, config: ModelConfig, contestants: Sequence[Contestant], 
     return tables | ({"not measured": out} if out else {})
 
 
-def _measured(plan: Plan, config: ModelConfig, contestant: Contestant, workload: str, read: float) -> Row:
-    found = contestant.figures(workload)
-    row: Row = {
-        "workload": workload,
+def _measured(plan: Plan, config: ModelConfig, contestant: Contestant, read: float) -> Row:
+    prefill, single, mixed = (contestant.figures(workload) for workload in contestant.answers)
+    least = roofline.step_bytes(
+        config, rows=1, context=plan.prompt_tokens + plan.output_tokens // 2,
+        weight_bytes=fixtures.weight_bytes(contestant.precision),
+        cache_bytes=fixtures.cache_bytes(contestant.precision, plan.device),
+    )  # fmt: skip
+    return {
         "contestant": contestant.name,
         "precision": contestant.precision,
-        "tokens_per_second": round(found.tokens_per_second * (plan.prompt_tokens if workload == _PREFILL else 1), 1),
-        "decode_tokens_per_second": round(found.decode_tokens_per_second, 1) or None,
-        "ttft_ms": round(found.ttft_ms, 1),
-        "itl_ms": round(found.itl_ms, 2) or None,
-        "share_of_read_bandwidth": None,
-        "spread": round(contestant.spread(workload), 3),
+        "prefill_ms": round(prefill.ttft_ms, 1),
+        "1_sequence_tokens_per_second": round(single.tokens_per_second, 1),
+        "1_sequence_decode_tokens_per_second": round(single.decode_tokens_per_second, 1),
+        "share_of_read_bandwidth": round(least * single.decode_tokens_per_second / read, 3),
+        f"{plan.sequences}_sequences_tokens_per_second": round(mixed.tokens_per_second, 1),
+        f"{plan.sequences}_sequences_decode_tokens_per_second": round(mixed.decode_tokens_per_second, 1),
+        f"{plan.sequences}_sequences_ttft_ms": round(mixed.ttft_ms, 1),
+        "spread": round(max(map(contestant.spread, contestant.answers)), 3),
     }
-    if workload == _SINGLE:
-        least = roofline.step_bytes(
-            config, rows=1, context=plan.prompt_tokens + plan.output_tokens // 2,
-            weight_bytes=fixtures.weight_bytes(contestant.precision),
-            cache_bytes=fixtures.cache_bytes(contestant.precision, plan.device),
-        )  # fmt: skip
-        row["share_of_read_bandwidth"] = round(least * found.decode_tokens_per_second / read, 3)
-    return row
 
 
 def _ratios(running: Sequence[Contestant]) -> Iterator[Row]:

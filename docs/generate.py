@@ -1,4 +1,4 @@
-"""Write docs/reference/ from the code: fields of the resources, settings, flags and metrics, each from its one source.
+"""Write docs/reference/ from the code and docs/performance.md from the benchmarks' results, each from its one source.
 
 `python -m docs.generate` writes; `--check` fails, naming the page, when one is not what the code says.
 """
@@ -8,35 +8,39 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from docs.performance import performance_page
 from docs.reference_flags import flags_page
 from docs.reference_metrics import metrics_page
 from docs.reference_resources import resources_page
 from docs.reference_settings import settings_page
 
-REFERENCE = Path(__file__).parent / "reference"
+DOCS = Path(__file__).parent
+REFERENCE = DOCS / "reference"
 
 PAGES: dict[str, Callable[[], str]] = {
-    "resources.md": resources_page,
-    "operator-settings.md": settings_page,
-    "runtime-flags.md": flags_page,
-    "metrics.md": metrics_page,
+    "reference/resources.md": resources_page,
+    "reference/operator-settings.md": settings_page,
+    "reference/runtime-flags.md": flags_page,
+    "reference/metrics.md": metrics_page,
+    "performance.md": performance_page,
 }
 
 _NOTICE = "<!-- Written by `make docs` from the code; edit the code. -->\n\n"
 
 
-def stale_pages(folder: Path = REFERENCE) -> Iterator[Path]:
-    """Pages that are missing, or not what the code says, or that nothing writes any more."""
+def stale_pages(folder: Path = DOCS) -> Iterator[Path]:
+    """Pages that are missing, or not what their source says, or that nothing writes any more."""
     for name, render in PAGES.items():
         page = folder / name
         if not page.exists() or page.read_text() != _NOTICE + render():
             yield page
-    yield from (page for page in sorted(folder.glob("*.md")) if page.name not in PAGES)
+    pages = {folder / name for name in PAGES}
+    yield from (page for page in sorted((folder / REFERENCE.name).glob("*.md")) if page not in pages)
 
 
-def write_pages(folder: Path = REFERENCE) -> None:
+def write_pages(folder: Path = DOCS) -> None:
     """Write every page."""
-    folder.mkdir(exist_ok=True)
+    (folder / REFERENCE.name).mkdir(exist_ok=True)
     for name, render in PAGES.items():
         (folder / name).write_text(_NOTICE + render())
 

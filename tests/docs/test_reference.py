@@ -27,10 +27,10 @@ def test_the_reference_is_what_the_code_says() -> None:
 def test_a_page_that_is_missing_changed_or_left_over_is_named(tmp_path: Path) -> None:
     write_pages(tmp_path)
     assert list(stale_pages(tmp_path)) == []
-    (tmp_path / "metrics.md").write_text("old")
-    (tmp_path / "runtime-flags.md").unlink()
-    (tmp_path / "left-over.md").touch()
-    assert {page.name for page in stale_pages(tmp_path)} == {"metrics.md", "runtime-flags.md", "left-over.md"}
+    (tmp_path / "reference" / "metrics.md").write_text("old")
+    (tmp_path / "reference" / "left-over.md").touch()
+    (tmp_path / "performance.md").unlink()
+    assert {page.name for page in stale_pages(tmp_path)} == {"metrics.md", "left-over.md", "performance.md"}
 
 
 def test_the_check_passes_here(capsys: pytest.CaptureFixture[str]) -> None:

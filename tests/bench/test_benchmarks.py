@@ -1,0 +1,75 @@
+"""The benchmarks run, small: a number that nobody can measure again is none."""
+
+import pytest
+
+from bench import environment, llama_environment, offline, peers, serve
+from bench.contestants.protocol import ContestantFailed, Job, Remote
+
+pytestmark = pytest.mark.xdist_group("bench")
+
+
+@pytest.fixture(autouse=True)
+def results_stay_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "RESULTS", tmp_path / "results")
+    yield
+    assert not (tmp_path / "results").exists(), "a quick run publishes nothing"
+
+
+def test_the_engine_alone_is_measured_by_batch_and_by_prompt(capsys):
+    offline.main(["--quick", "--variants", "fp32"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[:2] for line in lines if line.startswith("variant fp32")] == [
+        ["variant fp32", "batch 1"],
+        ["variant fp32", "batch 4"],
+        ["variant fp32", "prompt_tokens 16"],
+    ]
+
+
+def test_a_server_answers_closed_loops_and_poisson_arrivals_without_a_failure(capsys):
+    serve.main(["--quick"])
+    out = capsys.readouterr().out
+    assert "load closed 2  requests 6  failures 0" in out
+    assert "load poisson 20  requests 6  failures 0" in out
+
+
+def test_both_ways_of_transformers_and_we_generate_the_same_tokens(capsys):
+    peers.main(["--quick", "--precisions", "fp32", "--without-llama-cpp"])
+    agreement = capsys.readouterr().out.partition("\nagreement\n")[2].splitlines()
+    assert [line.split("  ")[1] for line in agreement] == [
+        "contestant=wenxin",
+        "contestant=transformers continuous batching",
+    ]
+    assert all("first_tokens_agree=True" in line for line in agreement)
+
+
+@pytest.mark.skipif(not llama_environment.built(), reason="llama.cpp is not built here; python -m bench.peers does it")
+def test_llama_cpp_reads_our_gguf_and_generates_the_same_tokens(tmp_path):
+    plan = peers.plan_of(["--quick", "--precisions", "fp32"])
+    model_dir = peers.fixtures.write_model(tmp_path / "model", "tiny")
+    contestants = [next(peers.own(plan, model_dir)), next(peers.llama_cpp(plan, model_dir))]
+    jobs = plan.jobs(1500)
+    peers.compete(plan, contestants, jobs, tmp_path)
+    assert [each.failure for each in contestants] == [None, None]
+    assert contestants[0].tokens() == contestants[1].tokens()
+
+
+def test_a_contestant_that_cannot_load_says_why(tmp_path):
+    remote = Remote("wenxin", {"model_dir": str(tmp_path), "no_such_field": 1}, tmp_path / "log")
+    try:
+        with pytest.raises(ContestantFailed, match="ConfigError: this release has no --no-such-field"):
+            remote.facts(60)
+    finally:
+        remote.close()
+
+
+def test_a_contestant_that_dies_or_is_slow_is_named_and_does_not_hang_the_others(tmp_path):
+    dead = Remote("no_such_contestant", {}, tmp_path / "dead.log")
+    slow = Remote("wenxin", {}, tmp_path / "slow.log")
+    try:
+        with pytest.raises(ContestantFailed, match=r"its process ended; its log ends: .*no_such_contestant"):
+            dead.ask(Job(((1, 2),), 1), 60)
+        with pytest.raises(ContestantFailed, match="no answer within 0 s"):
+            slow.facts(0)
+    finally:
+        dead.close()
+        slow.close()
