@@ -5,12 +5,14 @@ draw. Log probabilities describe the distribution before all of that. A draw dep
 position alone, so an answer repeats whatever else runs in the batch. On a GPU nothing here waits but `Drawn.read`.
 """
 
+import enum
 import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wenxin_runtime.engine.shaping import Row, shape
@@ -20,6 +22,8 @@ from wenxin_runtime.ipc import TokenLogprobs
 _GREEDY_BELOW = 1e-5
 # Best tokens looked at first, and next, on a CPU: sorting a vocabulary of 100,000 takes as long as a step of the model.
 _CANDIDATES = (256, 4096)
+# Places that are summed up as one first, when a draw looks for its own.
+_CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +96,17 @@ def sample(logits: Tensor, rows: Sequence[Row]) -> Drawn:
         return Drawn(torch.empty(0, dtype=torch.int64, device=logits.device))
     logits = logits.float()
     shaped = shape(logits, rows)
-    best, chosen = shaped.max(dim=-1)  # max propagates NaN, so one look at `best` judges the whole row
-    for kind in _KINDS:
-        drawing = [i for i, row in enumerate(rows) if _kind(row) == kind]
-        if drawing:
+    chosen = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
+    for kind in Kind:
+        drawing = [i for i, row in enumerate(rows) if _kind(row) is kind]
+        if len(drawing) == len(rows):
+            chosen = _draw(shaped, rows, kind)
+        elif drawing:
             picked = to_device(drawing, torch.int64, logits.device)
-            whole = len(drawing) == len(rows)
-            tokens = _draw(shaped if whole else shaped[picked], [rows[i] for i in drawing], kind)
-            chosen = tokens if whole else chosen.index_copy(0, picked, tokens)
+            chosen[picked] = _draw(shaped[picked], [rows[i] for i in drawing], kind)
     described, tops = _describe_rows(logits, chosen, rows)
-    return Drawn(chosen.where(best.isfinite(), -1), described, tops)
+    healthy = shaped.amax(dim=-1).isfinite()  # amax propagates NaN, and is -inf where nothing is allowed
+    return Drawn(chosen.where(healthy, -1), described, tops)
 
 
 def describe(logits: Tensor, token_ids: Tensor, top: int) -> Described:
@@ -121,20 +126,26 @@ def uniform(seed: int, position: int) -> float:
     return float(int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
-_PLAIN, _BOUNDED, _UNBOUNDED = _KINDS = ("plain", "bounded", "unbounded")
-"""How a row is drawn: from the vocabulary in its own order, from the best `top_k`, or from as many as filters leave.
+class Kind(enum.Enum):
+    """How a row is drawn. Kinds are drawn apart: the order of the tokens is part of the draw."""
 
-Kinds are drawn apart: the order of the tokens is part of the draw, and only an unbounded row may need a full sort.
-"""
+    GREEDY = enum.auto()
+    """The most likely token."""
+    PLAIN = enum.auto()
+    """Any token, in the order of the vocabulary."""
+    BOUNDED = enum.auto()
+    """One of the best `top_k`, best first."""
+    UNBOUNDED = enum.auto()
+    """One of as many as the other filters leave, best first."""
 
 
-def _kind(row: Row) -> str:
+def _kind(row: Row) -> Kind:
     params = row.params
     if params.temperature < _GREEDY_BELOW:
-        return "greedy"
+        return Kind.GREEDY
     if params.top_k > 0:
-        return _BOUNDED
-    return _UNBOUNDED if params.top_p < 1 or params.min_p > 0 else _PLAIN
+        return Kind.BOUNDED
+    return Kind.UNBOUNDED if params.top_p < 1 or params.min_p > 0 else Kind.PLAIN
 
 
 def _describe_rows(logits: Tensor, chosen: Tensor, rows: Sequence[Row]) -> tuple[Described | None, dict[int, int]]:
@@ -145,59 +156,86 @@ def _describe_rows(logits: Tensor, chosen: Tensor, rows: Sequence[Row]) -> tuple
     return describe(logits[picked], chosen[picked], max(tops.values())), tops
 
 
-def _draw(logits: Tensor, rows: Sequence[Row], kind: str) -> Tensor:
+def _draw(logits: Tensor, rows: Sequence[Row], kind: Kind) -> Tensor:
     """Draw one token per row by inverting the cumulative distribution at the row's own uniform number."""
+    if kind is Kind.GREEDY:
+        return logits.argmax(dim=-1)
     columns = [
         (uniform(row.seed, row.generated), row.params.temperature, row.params.min_p, row.params.top_k, row.params.top_p)
         for row in rows
     ]
-    points, *filters = to_device(columns, torch.float64, logits.device)[:, :, None].unbind(1)
-    temperature, min_p, top_k, top_p = (column.float() for column in filters)
-    logits = logits / temperature
-    order: Tensor | None = None
-    if kind != _PLAIN:
-        most = max(row.params.top_k for row in rows)
-        logits, order = _filtered(logits, min_p, top_k, top_p, most if kind == _BOUNDED else None)
-    cumulative = logits.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
-    # Scaling by the last value makes up for a sum that is not exactly 1; right=True never picks a token of mass 0.
-    place = torch.searchsorted(cumulative, points * cumulative[:, -1:], right=True).clamp_(max=logits.shape[-1] - 1)
-    return (place if order is None else order.gather(1, place))[:, 0]
+    point, *others = to_device(columns, torch.float64, logits.device)[:, :, None].unbind(1)
+    temperature, min_p, top_k, top_p = (column.float() for column in others)
+    if kind is Kind.PLAIN:
+        return _inverted((logits / temperature).softmax(dim=-1), point)[:, 0]
+    if kind is Kind.BOUNDED:
+        best, order = logits.topk(min(max(row.params.top_k for row in rows), logits.shape[-1]), dim=-1)
+        best = best / temperature
+        beyond = torch.arange(best.shape[-1], device=best.device) >= top_k
+        mass = _filtered(best.masked_fill_(beyond, -torch.inf), min_p, top_p)
+    else:
+        scaled = logits / temperature
+        total = scaled.logsumexp(dim=-1, keepdim=True)
+        best, order = _best(scaled, total, min_p, top_p)
+        mass = _filtered(best, min_p, top_p, total)
+    return order.gather(1, _inverted(mass, point))[:, 0]
 
 
-def _filtered(logits: Tensor, min_p: Tensor, top_k: Tensor, top_p: Tensor, most: int | None) -> tuple[Tensor, Tensor]:
-    """Keep what min_p, top_k and top_p allow, in this order; the most likely token always stays.
+def _filtered(best: Tensor, min_p: Tensor, top_p: Tensor, total: Tensor | None = None) -> Tensor:
+    """Keep what min_p and then top_p allow; the most likely token always stays.
 
     Args:
-        logits: [rows, vocabulary].
+        best: Logits, best first, [rows, candidates].
         min_p: [rows, 1], as the others.
-        top_k: Above 0 in all rows, or 0 in all.
-        top_p: Mass to keep.
-        most: The largest top_k, where there is one.
+        top_p: Share of the mass that min_p leaves.
+        total: Log of the mass of the whole vocabulary, where min_p has to leave more than the candidates.
 
     Returns:
-        Logits of the candidates, best first, -inf where a filter cut, and their token ids; both [rows, candidates].
+        The mass of each candidate, 0 where a filter cut.
     """
-    total = logits.logsumexp(dim=-1, keepdim=True)
-    floor = logits.max(dim=-1, keepdim=True).values + min_p.log()
-    best, order = _best(logits, total, floor, top_p) if most is None else logits.topk(min(most, logits.shape[-1]))
-    place = torch.arange(best.shape[-1], device=logits.device)
-    best = best.masked_fill((best < floor) | ((place >= top_k) & (top_k > 0)), -torch.inf)
-    bounded = (top_k > 0) | (min_p > 0)
-    mass = (best - torch.where(bounded, best.logsumexp(dim=-1, keepdim=True), total)).exp()
-    return best.masked_fill((mass.cumsum(dim=-1) - mass >= top_p) & (place > 0), -torch.inf), order
+    best = best.masked_fill(best < best[:, :1] + min_p.log(), -torch.inf)
+    kept = best.logsumexp(dim=-1, keepdim=True)
+    mass = (best - (kept if total is None else torch.where(min_p > 0, kept, total))).exp()
+    cut = mass.cumsum(dim=-1) - mass >= top_p
+    cut[:, 0] = False
+    return mass.masked_fill_(cut, 0)
 
 
-def _best(logits: Tensor, total: Tensor, floor: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
-    """Give at least the tokens that rows without a top_k may draw, best first.
+def _best(logits: Tensor, total: Tensor, min_p: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
+    """Give at least the tokens that rows without a top_k may draw, best first, and their ids.
 
     How many those are only the logits say. A CPU looks, because sorting everything is slow there; a GPU sorts, because
     looking would stop it.
     """
-    vocabulary = logits.shape[-1]
     for count in () if logits.is_cuda else _CANDIDATES:
-        best, order = logits.topk(min(vocabulary, count), dim=-1)
+        best, order = logits.topk(min(logits.shape[-1], count), dim=-1)
+        floor = best[:, :1] + min_p.log()
         short = (best[:, -1:] >= floor) & ((best - total).exp().sum(dim=-1, keepdim=True) < top_p)
         if not bool(short.any()):
             return best, order
     found = logits.sort(dim=-1, descending=True)
     return found.values, found.indices
+
+
+def _inverted(mass: Tensor, point: Tensor) -> Tensor:
+    """Find where the running sum of `mass` passes the share `point` of all of it; never a place without mass.
+
+    The sums of chunks come first, and only one chunk is summed up place by place.
+
+    Args:
+        mass: [rows, places].
+        point: In [0, 1), float64 [rows, 1].
+
+    Returns:
+        int64 [rows, 1].
+    """
+    chunks = F.pad(mass, (0, -mass.shape[1] % _CHUNK)).view(mass.shape[0], -1, _CHUNK)
+    sums = chunks.sum(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    target = point * sums[:, -1:]
+    chunk = torch.searchsorted(sums, target, right=True).clamp_(max=sums.shape[1] - 1)
+    before = F.pad(sums, (1, -1)).gather(1, chunk)
+    inside = chunks.gather(1, chunk[:, :, None].expand(-1, 1, _CHUNK))[:, 0].cumsum(dim=-1, dtype=torch.float64)
+    # The two sums of a chunk differ by their rounding: stay below the one that is searched.
+    offset = torch.minimum(target - before, inside[:, -1:] * (1 - 2**-52))
+    place = torch.searchsorted(inside, offset, right=True)
+    return (chunk * _CHUNK + place).clamp_(max=mass.shape[1] - 1)

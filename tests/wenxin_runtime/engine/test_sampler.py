@@ -102,6 +102,20 @@ def test_only_tokens_that_transformers_filters_would_keep_are_drawn(seed, temper
     assert len(tokens - allowed) <= 1
 
 
+@given(
+    masses=st.lists(st.sampled_from([0.0, 0.0, 1e-6, 0.3, 1.0, 7.0]), min_size=1, max_size=700).filter(any),
+    point=st.floats(0, 1, exclude_max=True),
+)
+def test_a_draw_takes_the_place_where_the_running_sum_passes_its_point_and_none_without_mass(masses, point):
+    mass = torch.tensor([masses], dtype=torch.float32)
+    place = int(sampler._inverted(mass, torch.tensor([[point]], dtype=torch.float64)))
+    assert mass[0, place] > 0
+    sums = mass[0].double().cumsum(dim=0)
+    slack = 1e-6 * sums[-1]
+    assert sums[place] >= point * sums[-1] - slack
+    assert sums[place] - mass[0, place] <= point * sums[-1] + slack
+
+
 def test_top_p_reaches_beyond_the_candidates_when_the_distribution_is_flat():
     tokens = drawn(torch.zeros(1, VOCABULARY), 3000, top_p=0.999)
     assert len(tokens) > 1500
