@@ -122,17 +122,26 @@ class ChatWriter:
 
 def _delta(piece: Piece) -> ChatDelta:
     reasoning = piece.reasoning or UNSET
-    calls = [_call_delta(part) for part in piece.calls] or UNSET
+    calls = _call_deltas(piece.calls) or UNSET
     # A chunk that only brings logprobs or token ids has an empty content, so that clients may always read one.
     others = piece.reasoning_parts or piece.calls or piece.finish_reason
     content = piece.text or (UNSET if others else "")
     return ChatDelta(content=content, reasoning_content=reasoning, reasoning=reasoning, tool_calls=calls)
 
 
-def _call_delta(part: CallPart) -> ToolCallDelta:
-    if part.id is None or part.name is None:
-        return ToolCallDelta(part.index, function=FunctionCallDelta(arguments=part.arguments))
-    return ToolCallDelta(part.index, part.id, "function", FunctionCallDelta(part.name, part.arguments))
+def _call_deltas(parts: list[CallPart]) -> list[ToolCallDelta]:
+    """Spell what was added to each call, once per call: not every client puts several additions together."""
+    added: dict[int, ToolCallDelta] = {}
+    for part in parts:
+        if part.id is not None and part.name is not None:
+            added[part.index] = ToolCallDelta(
+                part.index, FunctionCallDelta(part.name, part.arguments), part.id, "function"
+            )
+        elif part.index in added:
+            added[part.index].function.arguments += part.arguments
+        else:
+            added[part.index] = ToolCallDelta(part.index, FunctionCallDelta(arguments=part.arguments))
+    return list(added.values())
 
 
 def _whole_calls(parts: list[CallPart]) -> list[ToolCall]:

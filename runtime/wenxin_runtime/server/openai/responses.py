@@ -52,16 +52,16 @@ class FunctionCallDelta(Struct):
     """What a chunk adds to a call: its name once, its arguments bit by bit."""
 
     name: str | UnsetType = UNSET
-    arguments: str | UnsetType = UNSET
+    arguments: str = ""
 
 
 class ToolCallDelta(Struct):
     """What a chunk adds to the call of number `index`; the first one has its id and type."""
 
     index: int
+    function: FunctionCallDelta
     id: str | UnsetType = UNSET
     type: Literal["function"] | UnsetType = UNSET
-    function: FunctionCallDelta | UnsetType = UNSET
 
 
 class ChatAnswer(Struct):
