@@ -45,6 +45,7 @@ class RankLost(RuntimeFailure):
     """A process that holds a part of the model has ended, and nothing can be computed without it."""
 
     reason = "RankLost"
+    exit_code = 4
 
 
 class EngineDied(RuntimeFailure):
