@@ -196,7 +196,8 @@ def _choice_grammar(choice: list[str], param: str) -> str:
     if not choice:
         raise InvalidRequest(f"{param} must hold at least one choice", param=param)
     if "" in choice:
-        raise InvalidRequest(f"{param}[{choice.index('')}] must not be empty", param=param)
+        param = f"{param}[{choice.index('')}]"
+        raise InvalidRequest(f"{param} must not be empty", param=param)
     return "start: " + " | ".join(json.dumps(each) for each in dict.fromkeys(choice))
 
 
