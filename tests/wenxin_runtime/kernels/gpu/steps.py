@@ -20,23 +20,27 @@ def make_step(
     total = sum(needed) + 1
     free = torch.randperm(total).tolist()
     tables = [[free.pop() for _ in range(count)] for count in needed]
+    return lay_out(sequences, tables, block_size, device), total
+
+
+def lay_out(
+    sequences: Sequence[tuple[int, int]], tables: Sequence[Sequence[int]], block_size: int, device: torch.device
+) -> AttentionInput:
+    """Describe a step of sequences as in `make_step`, whose blocks are given."""
     spans: list[Span] = []
     slots: list[int] = []
     for (length, count), table in zip(sequences, tables, strict=True):
         spans.append(Span(spans[-1].start + spans[-1].count if spans else 0, count, length))
         slots += [table[p // block_size] * block_size + p % block_size for p in range(length - count, length)]
-    widest = max(needed)
-    return (
-        AttentionInput(
-            slots=torch.tensor(slots, device=device),
-            starts=torch.tensor([0, *(s.start + s.count for s in spans)], dtype=torch.int32, device=device),
-            lengths=torch.tensor([s.length for s in spans], dtype=torch.int32, device=device),
-            block_tables=torch.tensor(
-                [[*table, *([0] * (widest - len(table)))] for table in tables], dtype=torch.int32, device=device
-            ),
-            spans=tuple(spans),
+    widest = max(len(table) for table in tables)
+    return AttentionInput(
+        slots=torch.tensor(slots, device=device),
+        starts=torch.tensor([0, *(s.start + s.count for s in spans)], dtype=torch.int32, device=device),
+        lengths=torch.tensor([s.length for s in spans], dtype=torch.int32, device=device),
+        block_tables=torch.tensor(
+            [[*table, *([0] * (widest - len(table)))] for table in tables], dtype=torch.int32, device=device
         ),
-        total,
+        spans=tuple(spans),
     )
 
 

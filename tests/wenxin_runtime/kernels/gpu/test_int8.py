@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.wenxin_runtime.kernels.gpu.compile_for import CARDS
 from tests.wenxin_runtime.kernels.gpu.steps import close
 from wenxin_runtime.kernels.gpu import GpuKernels
 from wenxin_runtime.kernels.gpu.device import Card
@@ -67,3 +68,11 @@ def test_a_card_with_little_shared_memory_gets_small_tiles():
     assert tiles_for(4096, 2, small).rows == 64
     assert tiles_for(4096, 2, small).stages == 2
     assert tiles_for(4096, 4, H200).depth == 32
+
+
+@pytest.mark.parametrize("card", CARDS.values(), ids=CARDS)
+@pytest.mark.parametrize("element_bytes", [2, 4])
+def test_all_stages_of_every_tile_fit_the_card(card, element_bytes):
+    for rows in (1, 20, 60, 5000):
+        tiles = tiles_for(rows, element_bytes, card)
+        assert tiles.stages * (tiles.rows + tiles.columns) * tiles.depth * element_bytes <= card.shared_bytes

@@ -17,7 +17,7 @@ def routers(experts, top_k, hidden, device, bias=None):
 
 
 @pytest.mark.parametrize(("experts", "top_k"), [(64, 6), (64, 8), (8, 3), (5, 5), (7, 1)])
-@pytest.mark.parametrize("rows", [1, 6, 18])
+@pytest.mark.parametrize("rows", [2, 18])
 def test_the_router_chooses_and_weighs_as_the_reference(experts, top_k, rows, device):
     ours, reference = routers(experts, top_k, 96, device, torch.randn(1, experts) * 0.1)
     x = torch.randn(rows, 96, device=device)
@@ -73,7 +73,7 @@ def test_a_row_of_nan_gets_valid_experts_and_harms_no_other(rows, device):
     assert torch.equal(weights[others], wanted_weights[others])
 
 
-@pytest.mark.parametrize(("rows", "experts", "top_k", "block_m"), [(1, 64, 6, 16), (37, 8, 3, 16), (300, 4, 2, 32)])
+@pytest.mark.parametrize(("rows", "experts", "top_k", "block_m"), [(1, 64, 6, 16), (37, 8, 3, 16), (150, 4, 2, 32)])
 def test_the_layout_holds_every_pair_once_in_blocks_of_one_expert(rows, experts, top_k, block_m, device):
     chosen = torch.rand(rows, experts).topk(top_k).indices.to(device)
     found = align(chosen, experts, block_m)
@@ -95,7 +95,7 @@ def make_experts(experts, hidden, width, dtype, device):
 
 @pytest.mark.parametrize(
     ("rows", "experts", "top_k", "hidden", "width"),
-    [(1, 64, 6, 32, 24), (5, 64, 8, 64, 48), (30, 4, 2, 48, 40), (90, 3, 2, 80, 72), (70, 1, 1, 32, 16)],
+    [(1, 64, 6, 32, 24), (2, 64, 8, 64, 48), (30, 4, 2, 48, 40), (90, 3, 2, 80, 72), (70, 1, 1, 32, 16)],
 )
 def test_the_mixture_equals_the_reference(rows, experts, top_k, hidden, width, device):
     weights = make_experts(experts, hidden, width, torch.float32, device)
