@@ -39,6 +39,7 @@ def test_the_defaults_of_a_deployment_are_those_of_the_runtime(tmp_path: Any) ->
     [
         ({"servedName": "baidu/ERNIE-4.5"}, "served_model_name", ("baidu/ERNIE-4.5",)),
         ({"dtype": "float16"}, "dtype", "float16"),
+        ({"quantization": "int8"}, "quantization", "int8"),
         ({"maxModelLen": 4096}, "max_model_len", 4096),
         ({"accelerator": {"resource": "none"}}, "device", "cpu"),
         ({"engine": {"maxNumSeqs": 7}}, "max_num_seqs", 7),
@@ -50,6 +51,7 @@ def test_the_defaults_of_a_deployment_are_those_of_the_runtime(tmp_path: Any) ->
         ({"drain": {"timeout": "1h30m"}}, "drain_timeout", 5400),
         ({"drain": {"timeout": "24h"}}, "drain_timeout", 86400),
         ({"drain": {"delay": "0s"}}, "shutdown_delay", 0),
+        ({"monitoring": {"otlpEndpoint": "http://c.obs.svc:4318"}}, "otlp_endpoint", "http://c.obs.svc:4318"),
         ({"engine": {"stallTimeout": "1h"}}, "engine_stall_timeout", 3600),
         ({"engine": {"stallTimeout": "0s"}}, "engine_stall_timeout", 0),
     ],
@@ -63,6 +65,11 @@ def test_a_setting_of_the_spec_arrives_in_the_runtime(
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
 def test_every_dtype_of_the_spec_is_one_of_the_runtime(dtype: str, tmp_path: Any) -> None:
     assert parsed({"dtype": dtype}, tmp_path).dtype == dtype
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_every_quantization_of_the_spec_is_one_of_the_runtime(quantization: str, tmp_path: Any) -> None:
+    assert parsed({"quantization": quantization}, tmp_path).quantization == quantization
 
 
 def test_an_image_that_lacks_a_newer_flag_is_not_given_it_unasked() -> None:

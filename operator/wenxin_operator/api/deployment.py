@@ -118,8 +118,8 @@ class DeploymentSpec(Part):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Data type of weights and activations; auto is bfloat16 on a GPU and float32 on a CPU."""
     quantization: Literal["none", "int8"] = "none"
-    """How weights are kept in memory. `int8` makes whole numbers of them while they load, with one scale per output
-    channel: half the memory of bfloat16 and faster at few requests, and answers that are close but not the same."""
+    """How weights are kept in memory. `int8` rounds them to 8 bits while they load, in groups with a scale: half the
+    memory of bfloat16 and faster at few requests; answers are close but not the same, see docs/fidelity.md."""
     max_model_len: int | None = Field(default=None, ge=1, le=10_000_000)
     """Longest prompt and answer together, in tokens. Unset, it is what the model was made for."""
     parallelism: Parallelism = Parallelism()
