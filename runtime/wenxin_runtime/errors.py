@@ -8,6 +8,7 @@
 - `RequestError` ends one request and becomes an OpenAI error body
     - `InvalidRequest` 400
     - `ModelNotFound` 404
+    - `Conflict` 409
     - `RequestTooLarge` 413
     - `Overloaded` 503 with Retry-After
     - `EngineUnavailable` 503 with Retry-After
@@ -95,6 +96,13 @@ class ModelNotFound(RequestError):
     """The request names a model that is not served here."""
 
     status = 404
+    type = "invalid_request_error"
+
+
+class Conflict(RequestError):
+    """Only one such request at a time, and another one is being served."""
+
+    status = 409
     type = "invalid_request_error"
 
 

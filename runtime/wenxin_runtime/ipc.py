@@ -84,7 +84,22 @@ class Ping(msgspec.Struct, frozen=True, tag=True):
     """Say Pong: the server wants to know whether the engine's loop still turns."""
 
 
-ToEngine = Submit | Abort | Shutdown | Ping
+class Profile(msgspec.Struct, frozen=True, tag=True):
+    """Watch the next steps with torch's profiler, for `seconds` or `steps` of them, whichever ends first.
+
+    The engine writes a Chrome trace to the file `path`, and then says Profiled.
+    """
+
+    seconds: float
+    steps: int
+    path: str
+
+
+class Inspect(msgspec.Struct, frozen=True, tag=True):
+    """Say Inspected: somebody wants to know where every sequence stands."""
+
+
+ToEngine = Submit | Abort | Shutdown | Ping | Profile | Inspect
 
 STACKS_SIGNAL = signal.SIGUSR1
 """Makes the engine write the stacks of all its threads to the log; the server sends it before it kills."""
@@ -127,7 +142,11 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
-    """The engine's state after a step. Times are seconds of this step; counters are totals since the start."""
+    """The engine's state after a step. Times are seconds of this step; counters are totals since the start.
+
+    `forward_seconds` and `sample_seconds` compute on a CPU, and only launch on a GPU. `wait_seconds` are for the device
+    to be done with what was launched before, and for taking in its tokens.
+    """
 
     waiting: int = 0
     running: int = 0
@@ -137,6 +156,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     batch_sequences: int = 0
     schedule_seconds: float = 0.0
     forward_seconds: float = 0.0
+    wait_seconds: float = 0.0
     sample_seconds: float = 0.0
     preemptions_total: int = 0
     prompt_tokens_total: int = 0
@@ -185,7 +205,45 @@ class Pong(msgspec.Struct, frozen=True, tag=True):
     busy: bool
 
 
-FromEngine = Loading | Ready | Outputs | Fatal | Pong
+class Profiled(msgspec.Struct, frozen=True, tag=True):
+    """The answer to the Profile of this `path`: the slowest operators, as a text table, or why there is none."""
+
+    path: str
+    steps: int = 0
+    table: str = ""
+    error: str | None = None
+
+
+class SequenceState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one sequence stands. `id` is made up by the server, so it says nothing about who asked for what.
+
+    `computed` of its prompt's and generated tokens have their keys and values in the cache; `in_flight` more tokens
+    are sampled by steps that are launched.
+    """
+
+    id: str
+    running: bool
+    prompt_tokens: int
+    generated_tokens: int
+    computed: int
+    in_flight: int
+    max_len: int
+    blocks: int
+
+
+class Inspected(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The answer to Inspect, between two steps. Sequences stand in the scheduler's order, running ones first.
+
+    `compiling` prompts wait for their grammar and are not among them yet.
+    """
+
+    kv_blocks_owned: int
+    kv_blocks_free: int
+    compiling: int
+    sequences: tuple[SequenceState, ...]
+
+
+FromEngine = Loading | Ready | Outputs | Fatal | Pong | Profiled | Inspected
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

@@ -9,13 +9,22 @@ from wenxin_runtime.ipc import (
     Delta,
     EngineStats,
     Fatal,
+    Inspect,
+    Inspected,
     Loading,
     Outputs,
+    Profile,
+    Profiled,
     Ready,
     SamplingParams,
+    SequenceState,
     Shutdown,
     Submit,
     TokenLogprobs,
+)
+
+STATE = SequenceState(
+    id="a", running=True, prompt_tokens=1, generated_tokens=2, computed=3, in_flight=0, max_len=9, blocks=1
 )
 
 TO_ENGINE: list[ipc.ToEngine] = [
@@ -28,6 +37,8 @@ TO_ENGINE: list[ipc.ToEngine] = [
     ),
     Abort(("r-0", "r-1")),
     Shutdown(),
+    Profile(1.5, 20, "trace.json"),
+    Inspect(),
 ]
 FROM_ENGINE: list[ipc.FromEngine] = [
     Loading(1, 2**40),
@@ -42,6 +53,8 @@ FROM_ENGINE: list[ipc.FromEngine] = [
         EngineStats(waiting=1, running=2, forward_seconds=0.5),
     ),
     Fatal("OutOfDeviceMemory", "the weights do not fit", 3),
+    Profiled("trace.json", 20, "a table"),
+    Inspected(kv_blocks_owned=1, kv_blocks_free=2, compiling=3, sequences=(STATE,)),
 ]
 
 

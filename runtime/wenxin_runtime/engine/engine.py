@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from wenxin_runtime.engine.admission import Admission, Refused
 from wenxin_runtime.engine.compiling import Compiling
 from wenxin_runtime.engine.flight import NOTHING, Flight
+from wenxin_runtime.engine.inspection import inspected
 from wenxin_runtime.engine.request import Request
 from wenxin_runtime.engine.runner import Launched, Runner
 from wenxin_runtime.engine.sampler import Sampled, sample
 from wenxin_runtime.engine.scheduler import Plan, Scheduler
 from wenxin_runtime.engine.shaping import Row
-from wenxin_runtime.ipc import Delta, EngineStats, FinishReason, Outputs, SamplingParams, Submit
+from wenxin_runtime.ipc import Delta, EngineStats, FinishReason, Inspected, Outputs, SamplingParams, Submit
 
 _NOTHING_TO_DRAW = (
     "no token could be chosen: the model's logits are not finite, or logit_bias and min_tokens leave nothing"
@@ -86,14 +87,20 @@ class Engine:
         scheduled = time.perf_counter()
         launched = self._runner.launch(plan, self._flight)
         self._scheduler.advance(plan)
-        deltas = self._land()
         forwarded = time.perf_counter()
+        deltas = self._land()
+        landed = time.perf_counter()
         self._flight = self._sample(launched)
+        sampled = time.perf_counter()
         if not self._asynchronous:
             deltas += self._land()
-        ended = time.perf_counter()
-        stats = self._stats(plan, scheduled - started, forwarded - scheduled, ended - forwarded)
+        waited = landed - forwarded + time.perf_counter() - sampled
+        stats = self._stats(plan, scheduled - started, forwarded - scheduled, waited, sampled - landed)
         return Outputs((*self._take_refused(), *deltas), stats)
+
+    def inspect(self) -> Inspected:
+        """Say where every sequence stands."""
+        return inspected(self._scheduler, compiling=len(self._compiling))
 
     def _land(self) -> list[Delta]:
         """Wait for what is in flight and commit it, but for requests that have ended meanwhile."""
@@ -154,7 +161,7 @@ class Engine:
         refused, self._refused = self._refused, []
         return refused
 
-    def _stats(self, plan: Plan, schedule: float, forward: float, sampling: float) -> EngineStats:
+    def _stats(self, plan: Plan, schedule: float, forward: float, wait: float, sampling: float) -> EngineStats:
         scheduler = self._scheduler
         return EngineStats(
             waiting=len(scheduler.waiting) + len(self._compiling),
@@ -165,6 +172,7 @@ class Engine:
             batch_sequences=len(plan),
             schedule_seconds=schedule,
             forward_seconds=forward,
+            wait_seconds=wait,
             sample_seconds=sampling,
             preemptions_total=scheduler.preemptions,
             prompt_tokens_total=self._prompt_tokens,

@@ -21,6 +21,7 @@ from wenxin_runtime import ipc
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.engine.engine import Engine
 from wenxin_runtime.engine.loaded import check
+from wenxin_runtime.engine.profiling import Profiling
 from wenxin_runtime.engine.startup import start
 from wenxin_runtime.errors import RankLost, RuntimeFailure
 from wenxin_runtime.parallel.team import assembled
@@ -139,21 +140,37 @@ def run(config: RuntimeConfig, channel: Channel, on_loss: Callable[[RankLost], N
 def serve(engine: Engine, channel: Channel) -> None:
     """Step while there is work; return on Shutdown."""
     was_busy = False
+    profiling = Profiling()
     while True:
-        for message in channel.receive(wait=not (engine.busy or was_busy)):
+        for message in channel.receive(wait=not (engine.busy or was_busy or profiling.active)):
             match message:
                 case ipc.Submit():
                     engine.submit(message)
                 case ipc.Abort():
                     engine.abort(message.request_ids)
-                case ipc.Ping():
-                    channel.send(ipc.Pong(engine.busy))
                 case ipc.Shutdown():
                     return
+                case _:
+                    _answer(message, engine, profiling, channel)
         if engine.busy or was_busy:
             # One step more than there is work: it computes nothing and reports an idle engine.
             was_busy = engine.busy
-            channel.send(engine.step())
+            channel.send(profiling.step(engine.step))
+        if profiled := profiling.ended(idle=not engine.busy):
+            channel.send(profiled)
+
+
+def _answer(
+    question: ipc.Ping | ipc.Inspect | ipc.Profile, engine: Engine, profiling: Profiling, channel: Channel
+) -> None:
+    match question:
+        case ipc.Ping():
+            channel.send(ipc.Pong(engine.busy))
+        case ipc.Inspect():
+            channel.send(engine.inspect())
+        case ipc.Profile():
+            if refused := profiling.begin(question):
+                channel.send(refused)
 
 
 def _end_without_rank(from_engine: str, lost: RankLost) -> None:

@@ -5,6 +5,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from wenxin_runtime.server.debug import Debug
 from wenxin_runtime.server.http import Envelope, on_http_exception
 from wenxin_runtime.server.openai import chat, completions
 from wenxin_runtime.server.openai.chat_writer import ChatWriter
@@ -35,4 +36,7 @@ def build(service: Service) -> ASGIApp:
         Route("/metrics", probes.metrics),
         Route("/version", probes.version),
     ]
+    if service.config.enable_debug_endpoints:
+        debug = Debug(service)
+        routes += [Route("/debug/state", debug.state), Route("/debug/profile", debug.profile, methods=["POST"])]
     return Envelope(Starlette(routes=routes, exception_handlers={HTTPException: on_http_exception}), service)

@@ -15,12 +15,17 @@ from wenxin_runtime.errors import EngineDied, EngineUnavailable, GenerationFaile
 from wenxin_runtime.ipc import Delta, EngineStats, FinishReason, Loading, Ready, Submit
 from wenxin_runtime.server.engine_process import ENGINE_COMMAND, EngineProcess, started
 from wenxin_runtime.server.generation import Generation
+from wenxin_runtime.server.questions import Questions
 from wenxin_runtime.server.served_model import model_names
 from wenxin_runtime.server.watchdog import Watchdog
 from wenxin_runtime.telemetry import Metrics
 from wenxin_runtime.timeline import Timeline
 
 _LOG_EVERY_SECONDS = 5.0
+# The engine answers between two steps; a step of a large prompt on a CPU takes seconds.
+_ANSWER_SECONDS = 30.0
+# After its last step a profile is sorted and written.
+_PROFILE_SECONDS = 120.0
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +65,7 @@ class EngineClient:
         self._capacity = config.max_num_seqs + config.queue_size
         self._next_progress_log = 0.0
         self._watchdog = Watchdog(config.engine_stall_timeout, lambda: self._send(ipc.Ping()))
+        self._questions = Questions(self._send)
         metrics.watch(self)
 
     @property
@@ -105,15 +111,14 @@ class EngineClient:
         """
         request_ids = [request_id for submit in submits for request_id in submit.request_ids]
         self.check_capacity(len(request_ids))
-        if not isinstance(self.state, Ready) or self._process is None:
-            raise EngineUnavailable("the engine is not ready", code="loading", retry_after=1)
+        process = self._check_ready()
         now = time.monotonic()
         timelines = [Timeline(len(submit.prompt_ids), now) for submit in submits for _ in submit.request_ids]
         generation = Generation(self, request_ids, timelines)
         for number, (request_id, timeline) in enumerate(zip(request_ids, timelines, strict=True)):
             self._open[request_id] = _Open(generation, number, timeline)
         for submit in submits:
-            self._process.send(submit)
+            process.send(submit)
         self.idle.clear()
         return generation
 
@@ -141,6 +146,26 @@ class EngineClient:
         """Forget those of `request_ids` that have not ended; the engine frees their blocks."""
         self._send_abort([request_id for request_id in request_ids if self._close(request_id, "abort")])
 
+    async def inspect(self) -> ipc.Inspected:
+        """Ask where every sequence stands.
+
+        Raises:
+            EngineUnavailable: the engine is not ready, dies, or does not answer.
+            Conflict: somebody else is asking.
+        """
+        self._check_ready()
+        return await self._questions.ask(ipc.Inspect(), ipc.Inspected, _ANSWER_SECONDS)
+
+    async def profile(self, wanted: ipc.Profile) -> ipc.Profiled:
+        """Let the engine profile its next steps.
+
+        Raises:
+            EngineUnavailable: the engine is not ready, dies, or does not answer.
+            Conflict: somebody else is profiling.
+        """
+        self._check_ready()
+        return await self._questions.ask(wanted, ipc.Profiled, wanted.seconds + _PROFILE_SECONDS)
+
     def fail_all(self, error: EngineUnavailable) -> None:
         """End every open request with `error`."""
         request_ids = list(self._open)
@@ -148,6 +173,11 @@ class EngineClient:
             self._open[request_id].generation.fail(error)
             self._close(request_id, "error")
         self._send_abort(request_ids)
+
+    def _check_ready(self) -> EngineProcess:
+        if not isinstance(self.state, Ready) or self._process is None:
+            raise EngineUnavailable("the engine is not ready", code="loading", retry_after=1)
+        return self._process
 
     def _send_abort(self, request_ids: Sequence[str]) -> None:
         if request_ids:
@@ -184,6 +214,8 @@ class EngineClient:
         match message:
             case ipc.Pong():
                 pass
+            case ipc.Inspected() | ipc.Profiled():
+                self._questions.answered(message)
             case ipc.Outputs():
                 self._on_outputs(message)
             case Loading():
@@ -245,7 +277,9 @@ class EngineClient:
         if not isinstance(self.state, EngineDied):
             logger.error("the engine is dead: %s: %s", died.reason, died)
         self.state = died
-        self.fail_all(EngineUnavailable(f"the engine died: {died}", code="engine_died", retry_after=1))
+        error = EngineUnavailable(f"the engine died: {died}", code="engine_died", retry_after=1)
+        self.fail_all(error)
+        self._questions.fail(error)
 
     def _end_process(self) -> None:
         """See to it that an engine that has given up does not linger."""

@@ -131,10 +131,7 @@ async def test_refused_requests_are_counted_by_status_and_probes_are_not(start: 
 async def test_a_step_of_many_streams_records_one_gap_for_all_that_waited_equally_long(start: Start) -> None:
     async with start(max_num_seqs=64) as server:
         pending = [server.posting("completions", prompt="hi", n=8) for _ in range(4)]
-        submits = await server.engine.submits(4)
-        names = [request_id for submit in submits for request_id in submit.request_ids]
-        while len(names) < 32:
-            names += (await server.engine.submit()).request_ids
+        names = [submit.request_id for submit in await server.engine.submits(32)]
         for _ in range(3):
             await server.engine.step(*(Delta(name, token_ids=(300,)) for name in names))
         await server.engine.step(*(Delta(name, finish_reason="length") for name in names))

@@ -138,12 +138,8 @@ async def test_a_request_becomes_a_span_with_its_phases_in_the_clients_trace(sta
 async def test_each_choice_has_phases_of_its_own(start: Start) -> None:
     async with collecting() as collector, start(otlp_endpoint=collector.url) as server:
         pending = server.posting("completions", prompt="hi", n=2)
-        names: list[str] = []
-        while len(names) < 2:
-            names += (submit := await server.engine.submit()).request_ids
-        for name in names:
-            from_engine = type(submit)(name, submit.prompt_ids, submit.sampling)
-            await server.engine.write(from_engine, 300, finish_reason="length")
+        for submit in await server.engine.submits(2):
+            await server.engine.write(submit, 300, finish_reason="length")
         assert (await pending).status_code == 200
         await until(lambda: len(collector.spans) == 7)
     assert sorted(attributes(span)["wenxin.sequence"] for span in collector.named("decode")) == [0, 1]
