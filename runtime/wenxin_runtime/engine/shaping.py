@@ -101,18 +101,28 @@ def _forbid_(shaped: Tensor, rows: Sequence[Row], given: Tensor) -> Tensor:
     filled = [constraint.fill(mask) for (_, constraint), mask in zip(bound, bits, strict=True)]
     if not any(filled):
         return shaped
-    picked = to_device([i for (i, _), used in zip(bound, filled, strict=True) if used], torch.int64, given.device)
     allowed = _unpacked(bits[np.array(filled)], vocabulary, given.device)
+    if all(filled) and len(bound) == len(rows):
+        return torch.where(allowed, shaped, -torch.inf)
+    picked = to_device([i for (i, _), used in zip(bound, filled, strict=True) if used], torch.int64, given.device)
     shaped = _own(shaped, given)
-    shaped[picked] = shaped[picked].masked_fill_(~allowed, -torch.inf)
+    shaped[picked] = torch.where(allowed, shaped[picked], -torch.inf)
     return shaped
 
 
 def _unpacked(bits: NDArray[np.int32], vocabulary: int, device: torch.device) -> Tensor:
     """Spread bits [rows, words] to bool [rows, vocabulary] on the device."""
-    words = to_device(bits, torch.int32, device)
-    spread = (words[:, :, None] >> torch.arange(_BITS, dtype=torch.int32, device=device)) & 1
-    return spread.flatten(1)[:, :vocabulary].bool()
+    if device.type != "cpu":
+        return spread(to_device(bits, torch.int32, device), vocabulary)  # the bits travel, an eighth of the bytes
+    return torch.from_numpy(np.unpackbits(bits.view(np.uint8), axis=1, count=vocabulary, bitorder="little")).view(
+        torch.bool
+    )
+
+
+def spread(words: Tensor, vocabulary: int) -> Tensor:
+    """Spread int32 words [rows, words] to bool [rows, vocabulary], where they are."""
+    shifted = words[:, :, None] >> torch.arange(_BITS, dtype=torch.int32, device=words.device)
+    return (shifted & 1).flatten(1)[:, :vocabulary].bool()
 
 
 def _own(shaped: Tensor, given: Tensor) -> Tensor:
