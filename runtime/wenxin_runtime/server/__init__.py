@@ -6,7 +6,7 @@ service          what every route may ask: the model, the engine, may I accept?
 served_model     what the server reads from the checkpoint
 engine_client    admission and routing          engine_process   the child process and its sockets
 watchdog         is the engine stuck?
-generation       the sequences of one request   choice           tokens of one sequence to text
+generation       the sequences of one request
 openai/          the OpenAI API                 probes           /health, /load, /metrics, /version
 http             error bodies, body limit, request ids, access log
 """

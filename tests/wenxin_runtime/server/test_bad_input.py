@@ -1,6 +1,7 @@
 """Whatever a client sends, it gets an OpenAI error body that names the field, and nobody else notices."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -288,3 +289,19 @@ async def test_no_value_of_any_field_breaks_the_server(server: Running, field: s
     response = await server.client.post(f"/v1/{path}", content=json.dumps(body).encode())
     assert response.status_code in (400, 404), response.text
     assert response.json()["error"]["message"]
+
+
+async def test_what_the_chat_template_raises_is_said_to_the_client(start: Start, tmp_path: Path) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system messages, please') }}{% endif %}"
+        "{% if messages | length > 1 %}{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}{% endfor %}"
+        "{% endif %}{{ messages[0].content }}",
+        encoding="utf-8",
+    )
+    async with start(chat_template=str(template)) as server:
+        raised = await server.post("chat/completions", messages=[{"role": "system", "content": "x"}])
+        endless = await server.post("chat/completions", messages=HELLO * 2)
+        assert (await server.load())["running"] == 0
+    assert "no system messages, please" in (await check_refused(raised, "messages"))["message"]
+    assert "loops more than" in (await check_refused(endless, "messages"))["message"]

@@ -53,12 +53,17 @@ async def plan(body: bytes, service: Service, model: ServedModel) -> Plan:
         structured=await _structured(request, use, model),
     )
     answer_format = _answer_format(request, use, prompt, model)
-    if answer_format is not None and answer_format.stage is Stage.OPENED:
-        thinking = msgspec.structs.replace(
-            planned.sampling, think_end_ids=model.chat_format.think_end_ids, thinking_budget=budget
-        )
-        planned = dataclasses.replace(planned, sampling=thinking)
-    return dataclasses.replace(planned, answer_format=answer_format)
+    return _thinking(dataclasses.replace(planned, answer_format=answer_format), budget, model.chat_format)
+
+
+def _thinking(planned: Plan, budget: int | None, chat_format: ChatFormat) -> Plan:
+    """Tell the engine how the thought ends that the prompt has opened, if it has."""
+    if planned.answer_format is None or planned.answer_format.stage is not Stage.OPENED:
+        return planned
+    sampling = msgspec.structs.replace(
+        planned.sampling, think_end_ids=chat_format.think_end_ids, thinking_budget=budget
+    )
+    return dataclasses.replace(planned, sampling=sampling)
 
 
 def _answer_format(
