@@ -12,10 +12,11 @@ _CONTEXT_TOKENS = 4
 class Detokenizer:
     """The text of one answer.
 
-    Bytes that are not UTF-8 become U+FFFD as soon as they cannot become a character any more. The text equals the tail
-    of `Tokenizer.decode(prompt + answer)`, with one exception: a run of `<0xNN>` tokens that contains an invalid byte.
-    Hugging Face's ByteFallback then spoils the whole run, valid characters included, which a stream cannot take back;
-    here only the invalid bytes are replaced.
+    Bytes that are not UTF-8 become U+FFFD as soon as they cannot become a character any more; a character that the
+    last token leaves open never becomes text. Otherwise the text equals the tail of `Tokenizer.decode(prompt +
+    answer)`, with one exception: a run of `<0xNN>` tokens that contains an invalid byte. Hugging Face's ByteFallback
+    then spoils the whole run, valid characters included, which a stream cannot take back; here only the invalid bytes
+    are replaced.
     """
 
     def __init__(
@@ -45,7 +46,3 @@ class Detokenizer:
         if token_id in self._skipped:
             return ""
         return self._utf8.decode(self._pieces[token_id])
-
-    def finish(self) -> str:
-        """Return U+FFFD for a character that was left open, else nothing."""
-        return self._utf8.decode(b"", final=True)

@@ -276,3 +276,20 @@ async def test_every_way_to_cut_an_answer_into_steps_gives_the_same_answer(calle
         assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "北😀"
         assert "".join(delta.get("content", "") for delta in deltas) == "好👍🏽"
         assert json.loads(joined(choices)[0]["arguments"]) == {"city": "北京 😀"}
+
+
+@pytest.mark.parametrize("ending", ["length", "stop"])
+async def test_wherever_an_answer_is_cut_off_it_shows_no_broken_character(caller: Running, ending: str) -> None:
+    bytes_of = {value: caller.tokenizer.id_of(f"<0x{value:02X}>") for value in range(256)}
+    call = "</think>" + CALL[: CALL.index("北")]
+    for before, character in itertools.product(["hm", "</think>ok", call], ["北", "😀"]):
+        for size in range(1, len(character.encode()) + 1):
+            pending = caller.streaming("chat/completions", messages=HELLO, tools=[WEATHER], logprobs=True, stop="北X")
+            submit = await caller.engine.submit()
+            token_ids = [*caller.tokens(before), *(bytes_of[value] or 0 for value in character.encode()[:size])]
+            logprobs = (TokenLogprobs(-0.5, 1),) * len(token_ids)
+            await caller.engine.write(submit, *token_ids, logprobs=logprobs, finish_reason=ending)
+            deltas = [event["choices"][0]["delta"] for event in await pending if event != "[DONE]"]
+            spelled = json.dumps(deltas, ensure_ascii=False)
+            assert "\ufffd" not in spelled
+            assert (character in spelled) == (size == len(character.encode()))

@@ -98,8 +98,6 @@ class Choice:
         return True
 
     def _finish(self, delta: Delta, piece: Piece) -> None:
-        if self._show(self._detokenizer.finish(), piece):
-            return
         self._parts.text(self._stops.flush(), piece)
         self._end(delta.finish_reason, piece)
         if delta.stop_token_id in self._plan.sampling.stop_token_ids:

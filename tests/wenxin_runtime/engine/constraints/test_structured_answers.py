@@ -42,7 +42,7 @@ def bound(make, constraints):
 def text(tokenizer):
     def text(answer: Answer) -> str:
         detokenizer = Detokenizer(tokenizer.pieces)
-        return "".join(detokenizer.feed(token) for token in answer.token_ids) + detokenizer.finish()
+        return "".join(detokenizer.feed(token) for token in answer.token_ids)
 
     return text
 
