@@ -12,6 +12,7 @@ from wenxin_runtime.engine.runner import Launched, Runner
 from wenxin_runtime.engine.sampler import Sampled, sample
 from wenxin_runtime.engine.scheduler import Plan, Scheduler
 from wenxin_runtime.engine.shaping import Row
+from wenxin_runtime.engine.stopwatch import Stopwatch
 from wenxin_runtime.ipc import Delta, EngineStats, FinishReason, Inspected, Outputs, SamplingParams, Submit
 
 _NOTHING_TO_DRAW = (
@@ -55,16 +56,6 @@ class Engine:
         else:
             self._admit(message)
 
-    def _admit(self, message: Submit) -> None:
-        try:
-            requests = self._admission.requests(message, self._requests)
-        except Refused as why:
-            self._refused += [Delta(name, finish_reason="error", error=str(why)) for name in message.request_ids]
-            return
-        for request in requests:
-            self._requests[request.request_id] = request
-            self._scheduler.add(request)
-
     def abort(self, request_ids: Iterable[str]) -> None:
         """Free what the requests own; nothing more is said about them. Unknown ids have ended already."""
         for request_id in request_ids:
@@ -79,28 +70,41 @@ class Engine:
         Only landing waits for the device. Asynchronously it waits for the step before, when the next forward is
         launched already; in lockstep it waits for this one. Either way a token is sampled with all before it known.
         """
-        for message, unwanted in self._compiling.take(wait=not self._requests):
-            self._admit(message)
-            self.abort(unwanted)
-        started = time.perf_counter()
+        self._admit_compiled()
+        clock = Stopwatch()
         plan = self._scheduler.schedule()
-        scheduled = time.perf_counter()
+        clock.lap("schedule")
         launched = self._runner.launch(plan, self._flight)
         self._scheduler.advance(plan)
-        forwarded = time.perf_counter()
+        clock.lap("forward")
         deltas = self._land()
-        landed = time.perf_counter()
+        clock.lap("wait")
         self._flight = self._sample(launched)
-        sampled = time.perf_counter()
+        clock.lap("sample")
         if not self._asynchronous:
             deltas += self._land()
-        waited = landed - forwarded + time.perf_counter() - sampled
-        stats = self._stats(plan, scheduled - started, forwarded - scheduled, waited, sampled - landed)
-        return Outputs((*self._take_refused(), *deltas), stats)
+            clock.lap("wait")
+        return Outputs((*self._take_refused(), *deltas), self._stats(plan, clock))
 
     def inspect(self) -> Inspected:
         """Say where every sequence stands."""
         return inspected(self._scheduler, compiling=len(self._compiling))
+
+    def _admit(self, message: Submit) -> None:
+        try:
+            requests = self._admission.requests(message, self._requests)
+        except Refused as why:
+            self._refused += [Delta(name, finish_reason="error", error=str(why)) for name in message.request_ids]
+            return
+        for request in requests:
+            self._requests[request.request_id] = request
+            self._scheduler.add(request)
+
+    def _admit_compiled(self) -> None:
+        """Let in whose grammar is ready; nobody waits for the others."""
+        for message, unwanted in self._compiling.take(wait=not self._requests):
+            self._admit(message)
+            self.abort(unwanted)
 
     def _land(self) -> list[Delta]:
         """Wait for what is in flight and commit it, but for requests that have ended meanwhile."""
@@ -161,7 +165,7 @@ class Engine:
         refused, self._refused = self._refused, []
         return refused
 
-    def _stats(self, plan: Plan, schedule: float, forward: float, wait: float, sampling: float) -> EngineStats:
+    def _stats(self, plan: Plan, clock: Stopwatch) -> EngineStats:
         scheduler = self._scheduler
         return EngineStats(
             waiting=len(scheduler.waiting) + len(self._compiling),
@@ -170,10 +174,10 @@ class Engine:
             kv_blocks_total=scheduler.pool.total,
             batch_tokens=sum(chunk.count for chunk in plan),
             batch_sequences=len(plan),
-            schedule_seconds=schedule,
-            forward_seconds=forward,
-            wait_seconds=wait,
-            sample_seconds=sampling,
+            schedule_seconds=clock["schedule"],
+            forward_seconds=clock["forward"],
+            wait_seconds=clock["wait"],
+            sample_seconds=clock["sample"],
             preemptions_total=scheduler.preemptions,
             prompt_tokens_total=self._prompt_tokens,
             generation_tokens_total=self._generation_tokens,

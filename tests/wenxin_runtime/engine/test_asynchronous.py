@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.wenxin_runtime.engine_driver import MOST_STEPS, VOCAB, Answer, finish, gather, prompt, submit
+from tests.wenxin_runtime.engine_driver import MOST_STEPS, VOCAB, Answer, engine_of, finish, gather, prompt, submit
 from wenxin_runtime.engine import transfer
 from wenxin_runtime.engine.engine import Engine
 from wenxin_runtime.engine.runner import Runner
@@ -205,6 +205,13 @@ def test_blocks_of_a_request_that_ended_may_go_to_another_at_once(make):
     wanted = {name: answer.token_ids for name, answer in finish(make(), requests(("a", "b", "c"))).items()}
     engine = make(asynchronous=True, blocks=5, caching=False, slots=1)
     assert {name: answer.token_ids for name, answer in finish(engine, requests(("a", "b", "c"))).items()} == wanted
+
+
+@pytest.mark.parametrize(("wanted", "asynchronous"), [(None, False), (False, False), (True, True)])
+def test_a_cpu_is_in_lockstep_unless_told_otherwise(tiny, wanted, asynchronous):
+    engine = engine_of(tiny, max_model_len=64, async_scheduling=wanted)
+    engine.submit(submit("a", prompt(20), max_tokens=2))
+    assert [len(engine.step().deltas) for _ in range(2)] == ([0, 1] if asynchronous else [1, 1])
 
 
 def test_what_an_asynchronous_engine_wrote_is_found_by_the_next_turn(make):
