@@ -200,7 +200,7 @@ def test_a_constraint_that_allows_everything_costs_nothing_and_one_that_allows_n
     assert (found[0].token_id, found[1].token_id) == (None, int(logits[1].argmax()))
 
 
-def test_a_full_sort_as_on_a_gpu_draws_what_the_shortcut_draws(monkeypatch):
+def test_a_full_sort_draws_what_the_shortcut_draws(monkeypatch):
     logits = random_logits(60)
     rows = [row(seed=i, temperature=1.3, top_p=0.5 + i / 130, min_p=0.0001 * (i % 3)) for i in range(60)]
     expected = [each.token_id for each in sample(logits, rows)]
