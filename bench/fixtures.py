@@ -36,3 +36,8 @@ def weight_bytes(variant: str) -> float:
 def cache_bytes(variant: str, device: str) -> float:
     """Bytes per number in our KV cache: the dtype of the activations."""
     return 4.0 if variant == "fp32" or (variant == "int8" and device == "cpu") else 2.0
+
+
+def variants_for(device: str) -> tuple[str, ...]:
+    """What one would run there."""
+    return tuple(VARIANTS) if device == "cpu" else ("bf16",)

@@ -168,7 +168,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     if options.quick:
         options.size, options.batches, options.prompts, options.context = "tiny", [1, 4], [16], 16
         options.output_tokens = 8
-    variants = options.variants or (["fp32", "bf16", "int8"] if options.device == "cpu" else ["bf16"])
+    variants = options.variants or fixtures.variants_for(options.device)
     return Plan(
         device=options.device, size=options.size, variants=tuple(variants), batches=tuple(options.batches),
         context=options.context, output_tokens=options.output_tokens, prompts=tuple(options.prompts),

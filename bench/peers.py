@@ -10,6 +10,7 @@ on demand, outside the clone (bench/peers.txt); a peer that cannot run is named 
 """
 
 import argparse
+import contextlib
 import os
 import random
 import statistics
@@ -177,27 +178,32 @@ def compete(plan: Plan, contestants: Sequence[Contestant], jobs: dict[str, Job],
     groups = [contestants] if plan.device == "cpu" else [[each] for each in contestants]
     for group in groups:
         deadline = time.monotonic() + plan.minutes * 60 / len(groups)
-        for contestant in group:
-            _load(contestant, jobs[_PREFILL], scratch)
-        for turn in range(plan.rounds):
-            order = [*group[turn % len(group) :], *group[: turn % len(group)]]
-            for workload, job in jobs.items():
-                for contestant in order[:: -1 if turn % 2 else 1]:
-                    _answer(contestant, workload, job, plan.limit_seconds)
-            if time.monotonic() > deadline:
-                print(f"stopped after {turn + 1} rounds: --minutes {plan.minutes:g} are over")
-                break
-        for contestant in group:
-            if contestant.remote:
-                contestant.remote.close()
+        with contextlib.ExitStack() as remotes:
+            for contestant in group:
+                _load(contestant, jobs[_PREFILL], scratch, remotes)
+            for turn in range(plan.rounds):
+                _round(group, turn, jobs, plan.limit_seconds)
+                if time.monotonic() > deadline:
+                    print(f"stopped after {turn + 1} rounds: --minutes {plan.minutes:g} are over")
+                    break
 
 
-def _load(contestant: Contestant, warm_up: Job, scratch: Path) -> None:
+def _round(group: Sequence[Contestant], turn: int, jobs: dict[str, Job], limit_seconds: float) -> None:
+    """Let each answer every workload; who begins changes with the turn, and so does the direction."""
+    begin = turn % len(group)
+    order = [*group[begin:], *group[:begin]]
+    for workload, job in jobs.items():
+        for contestant in reversed(order) if turn % 2 else order:
+            _answer(contestant, workload, job, limit_seconds)
+
+
+def _load(contestant: Contestant, warm_up: Job, scratch: Path, remotes: contextlib.ExitStack) -> None:
     if contestant.failure:
         return
     log = scratch / f"{contestant.name}-{contestant.precision}.log".replace(" ", "-")
     executable = {"python": contestant.python} if contestant.python else {}
     contestant.remote = Remote(contestant.module, contestant.options, log, **executable)
+    remotes.callback(contestant.remote.close)
     try:
         contestant.facts = contestant.remote.facts(_LOAD_SECONDS)
         contestant.remote.ask(Job(warm_up.prompts, 4), _LOAD_SECONDS)
@@ -236,9 +242,9 @@ def _check_agreement(contestants: Sequence[Contestant]) -> None:
 
 
 def _agreement(contestants: Sequence[Contestant]) -> Iterator[Row]:
-    """Compare everybody's greedy tokens, up to the first other one, with those of the first peer in fp32."""
-    exact = [each for each in contestants if each.precision == "fp32" and not each.failure]
-    reference = next((each for each in exact if not each.ours), exact[0] if exact else None)
+    """Compare everybody's greedy tokens, up to the first other one, with a peer's, in fp32 if that runs."""
+    running = [each for each in contestants if not each.failure]
+    reference = min(running, key=lambda each: (each.precision != "fp32", each.ours), default=None)
     for each in contestants:
         if reference is None or each is reference or each.failure:
             continue
@@ -310,7 +316,8 @@ def _plan(options: argparse.Namespace) -> Plan:
         options.size, options.sequences, options.prompt_tokens, options.output_tokens = "tiny", 3, 16, 6
         options.rounds = 1
     return Plan(
-        device=options.device, size=options.size, precisions=tuple(options.precisions), sequences=options.sequences,
+        device=options.device, size=options.size, sequences=options.sequences,
+        precisions=tuple(options.precisions or fixtures.variants_for(options.device)),
         prompt_tokens=options.prompt_tokens, output_tokens=options.output_tokens, rounds=options.rounds,
         threads=options.threads, minutes=options.minutes, limit_seconds=options.limit_seconds,
     )  # fmt: skip
@@ -323,11 +330,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a tiny shape, one round; writes no result")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--size", choices=tuple(fixtures.ARCHITECTURES), default="0.3b")
-    parser.add_argument("--precisions", nargs="+", choices=tuple(fixtures.VARIANTS), default=list(fixtures.VARIANTS))
+    parser.add_argument(
+        "--precisions", nargs="+", choices=tuple(fixtures.VARIANTS), help="default: what the device runs"
+    )
     parser.add_argument("--sequences", type=int, default=16)
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--output-tokens", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=8, help="no further round begins after them")
     parser.add_argument("--limit-seconds", type=float, default=120, help="most that one answer may take")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

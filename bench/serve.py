@@ -29,6 +29,11 @@ from bench.load import Bounds, Case, Mix, Outcome, Target, run
 from bench.server_process import serving
 from bench.streams import Stream, percentile
 
+_LOADS: dict[str, tuple[list[int], list[float]]] = {
+    "cpu": ([1, 4, 16], [0.5, 1.0, 2.0]),
+    "cuda": ([1, 16, 64], [4.0, 16.0, 32.0]),
+}
+_SLOTS = {"cpu": 16, "cuda": 256}
 _TAILS = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 # Ids that every ERNIE tokenizer has, and others' too; the server checks them against its own vocabulary.
 _VOCABULARY = {"tiny": 1500, "0.3b": 100_000, "21b-a3b": 100_000}
@@ -56,9 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.short, options.long, options.long_share, options.prefixes, options.prefix_tokens, options.prefix_share,
         options.output_tokens,
     )  # fmt: skip
-    cases = [Case("closed", many) for many in options.concurrency] + [Case("poisson", rate) for rate in options.rates]
+    concurrency, rates = _LOADS[options.device]
+    cases = [Case("closed", many) for many in (concurrency if options.concurrency is None else options.concurrency)]
+    cases += [Case("poisson", rate) for rate in (rates if options.rates is None else options.rates)]
     recording = Recording(options.device, quick=options.quick)
-    with _target_url(options, mix) as url:
+    with _target_url(options, mix, cases) as url:
         rows = asyncio.run(_measure(url, options, mix, cases))
     environment = recording.facts()
     name = options.write or f"serve_{options.device}"
@@ -126,13 +133,13 @@ def _hit_rate(outcomes: Sequence[Outcome]) -> float | None:
 
 
 @contextlib.contextmanager
-def _target_url(options: argparse.Namespace, mix: Mix) -> Iterator[str]:
+def _target_url(options: argparse.Namespace, mix: Mix, cases: Sequence[Case]) -> Iterator[str]:
     """The server that was named, or one of ours for as long as the benchmark lasts."""
     if options.url:
         yield options.url
         return
     fields = fixtures.VARIANTS[options.variant] | {"device": options.device, "cpu_threads": str(options.threads)}
-    slots = max([*map(int, options.concurrency), 16])
+    slots = max([int(case.level) for case in cases if case.kind == "closed"] + [_SLOTS[options.device]])
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in fields.items()]
     flags += [f"--max-num-seqs={slots}", f"--max-model-len={mix.most_tokens}", *options.flag]
     with tempfile.TemporaryDirectory(prefix="wenxin-bench-") as scratch:
@@ -159,8 +166,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--variant", choices=tuple(fixtures.VARIANTS), default="bf16")
     add("--flag", action="append", default=[], help="a further flag of our server, such as --flag=--seed=1")
     add("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    add("--concurrency", nargs="*", type=int, default=[1, 4, 16], help="closed loops")
-    add("--rates", nargs="*", type=float, default=[0.5, 1.0, 2.0], help="Poisson arrivals per second")
+    add("--concurrency", nargs="*", type=int, help="closed loops (default: 1 4 16, on a GPU 1 16 64)")
+    add("--rates", nargs="*", type=float, help="Poisson arrivals per second (default: 0.5 1 2, on a GPU 4 16 32)")
     add("--requests", type=int, default=60, help="most requests of one load")
     add("--seconds", type=float, default=50.0, help="most time of one load; open requests have as long again to end")
     add("--short", type=int, default=64, help="tokens of a short prompt's own part")

@@ -29,6 +29,8 @@ EXPECTED = {
     "peers_cpu": ("python -m bench.peers", "us beside transformers and llama.cpp on a CPU"),
     "offline_cpu": ("python -m bench.offline", "the engine alone on a CPU"),
     "serve_cpu": ("python -m bench.serve", "a server under load on a CPU"),
+    "fairness_cpu": ("python -m bench.fairness", "what streams feel of a long prompt"),
+    "structured": ("python -m bench.structured", "what grammars cost"),
     "reconcile": ("python -m bench.reconcile", "the operator's reconcile"),
     "offline_cuda": ("python -m bench.offline --device cuda", "the 0.3B shape on a GPU"),
     "offline_cuda_21b-a3b": ("python -m bench.offline --device cuda --size 21b-a3b", "the 21B shape on a GPU"),

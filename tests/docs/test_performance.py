@@ -2,7 +2,7 @@
 
 import json
 
-from docs.performance import EXPECTED, RESULTS, performance_page, rows_table
+from docs.performance import BENCH, EXPECTED, RESULTS, performance_page, rows_table
 
 FACTS = {
     "date": "2026-01-31", "cpu": "Some CPU", "cores": 2, "isa": "AVX2", "python": "3.11.7", "commit": "abc1234",
@@ -57,3 +57,9 @@ def test_results_that_the_page_does_not_know_become_tables_all_the_same(tmp_path
 def test_shares_are_percentages_and_columns_that_nobody_fills_are_left_out():
     rows = [{"share_of_read_bandwidth": 0.655, "tokens_per_second": 9.1, "none": None}, {"tokens_per_second": 8.0}]
     assert rows_table(rows) == "| share of read bandwidth | tokens/s |\n|---|---|\n| 65.5% | 9.1 |\n|  | 8.0 |\n"
+
+
+def test_every_benchmark_is_listed_where_people_look_for_it():
+    scripts = {path.stem for path in BENCH.glob("*.py") if "\ndef main(" in path.read_text()}
+    readme = (BENCH / "README.md").read_text()
+    assert [name for name in scripts if f"`python -m bench.{name}`" not in readme] == []
