@@ -173,6 +173,10 @@ def _draw(logits: Tensor, rows: Sequence[Row], kind: Kind) -> Tensor:
         best = best / temperature
         beyond = torch.arange(best.shape[-1], device=best.device) >= top_k
         mass = _filtered(best.masked_fill_(beyond, -torch.inf), min_p, top_p)
+    elif logits.is_cuda:
+        from wenxin_runtime.kernels.gpu.sampling import draw  # noqa: PLC0415 - Triton, which a CPU's torch comes without
+
+        return draw(logits / temperature, point[:, 0], min_p[:, 0], top_p[:, 0])
     else:
         scaled = logits / temperature
         total = scaled.logsumexp(dim=-1, keepdim=True)
@@ -204,10 +208,10 @@ def _filtered(best: Tensor, min_p: Tensor, top_p: Tensor, total: Tensor | None =
 def _best(logits: Tensor, total: Tensor, min_p: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
     """Give at least the tokens that rows without a top_k may draw, best first, and their ids.
 
-    How many those are only the logits say. A CPU looks, because sorting everything is slow there; a GPU sorts, because
-    looking would stop it.
+    How many those are only the logits say. A CPU looks, because sorting everything is slow; a GPU, which looking would
+    stop, has a kernel of its own for such rows.
     """
-    for count in () if logits.is_cuda else _CANDIDATES:
+    for count in _CANDIDATES:
         best, order = logits.topk(min(logits.shape[-1], count), dim=-1)
         floor = best[:, :1] + min_p.log()
         short = (best[:, -1:] >= floor) & ((best - total).exp().sum(dim=-1, keepdim=True) < top_p)

@@ -1,7 +1,7 @@
 """Compile every kernel, as its wrapper launches it, for cards that need not be here; run without the interpreter.
 
-`python -m tests.wenxin_runtime.kernels.gpu.compile_for cuda:90 bfloat16` writes one JSON line per kernel: its name, the
-shared memory it takes, and the bytes of registers that it spills to memory.
+`python -m tests.wenxin_runtime.kernels.gpu.compile_for cuda:90 bfloat16` writes one JSON line per kernel: target, name,
+the shared memory it takes, and the bytes of registers that it spills to memory.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from wenxin_runtime.kernels import gpu
-from wenxin_runtime.kernels.gpu import attention, experts, linear
+from wenxin_runtime.kernels.gpu import attention, experts, linear, sampling
 from wenxin_runtime.kernels.gpu.device import Card
 from wenxin_runtime.layers.attention import AttentionInput, Span
 
@@ -97,6 +97,7 @@ def type_of(value: Any) -> str:
 
 def facts_of(compiled: Any, target: str) -> dict[str, Any]:
     return {
+        "target": target,
         "kernel": compiled.metadata.name,
         "shared": compiled.metadata.shared,
         "spilled": spilled_on_nvidia(compiled) if target.startswith("cuda") else spilled_on_amd(compiled),
@@ -130,6 +131,7 @@ def launch_everything(model: str, dtype: torch.dtype, rows: int) -> None:
         kernels.rotate_and_write_(qkv, torch.empty(rows, head_dim // 2, 2, device="meta"), cache, step.slots, heads)
         kernels.attend(qkv[:, :heads], cache, step)
         kernels.silu_and_mul(kernels.linear(torch.empty(6 * hidden, hidden, **meta))(x))
+        sampling.draw(torch.empty(rows, 103424, device="meta"), *torch.empty(3, rows, device="meta"))
         if count:
             chosen, shares = kernels.router(torch.empty(count, hidden, **meta), weight[:count], top_k, 1e-12)(x)
             wide, narrow = torch.empty(2 * width, hidden, **meta), torch.empty(hidden, width, **meta)
@@ -149,13 +151,14 @@ def step_of(rows: int) -> AttentionInput:
     )
 
 
-def main(target: str, dtype: str, models: str = "0.3b,21b,300b", rows: str = "1,5,64,300,8192") -> None:
-    with compiling(target) as found:
-        for model in models.split(","):
-            for count in rows.split(","):
-                launch_everything(model, getattr(torch, dtype), int(count))
-    for each in found:
-        sys.stdout.write(json.dumps(each) + "\n")
+def main(targets: str, dtype: str, models: str = "0.3b,21b,300b", rows: str = "1,5,20,300,8192") -> None:
+    for target in targets.split(","):
+        with compiling(target) as found:
+            for model in models.split(","):
+                for count in rows.split(","):
+                    launch_everything(model, getattr(torch, dtype), int(count))
+        for each in found:
+            sys.stdout.write(json.dumps(each) + "\n")
 
 
 if __name__ == "__main__":
