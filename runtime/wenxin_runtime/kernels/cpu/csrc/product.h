@@ -30,7 +30,8 @@ typedef struct {
 INLINE blocking block_rows(int64_t rows) { return (blocking){rows, (rows + MOST_ROWS - 1) / MOST_ROWS}; }
 INLINE int64_t block_start(blocking b, int64_t i) { return b.rows * i / b.blocks; }
 
-// One product with its rows packed: block i at packed + start(i) * (bytes of a row), as [inputs][rows of the block].
+// One product with its rows packed: block i at packed + start(i) * (bytes of a row), as tile.h has it for the kind; of
+// T_INT8 the scales of all rows follow.
 typedef struct {
     const weight *w;
     enum tile_kind kind;
@@ -43,7 +44,14 @@ typedef struct {
     int64_t shared;
 } product;
 
-INLINE size_t packed_row_bytes(const product *p) { return p->inputs * (p->kind == T_BF16_DOT ? 2 : 4); }
+INLINE int64_t inputs_per_word(const product *p) { return p->kind == T_BF16_DOT || p->kind == T_INT8 ? 2 : 1; }
+INLINE size_t packed_values_bytes(const product *p) { return p->inputs * 4 / inputs_per_word(p); }
+INLINE size_t packed_row_bytes(const product *p) {
+    return packed_values_bytes(p) + (p->kind == T_INT8 ? p->inputs / GROUP * 4 : 0);
+}
+INLINE float *packed_scales(const product *p, int64_t start) {
+    return (float *)((char *)p->packed + p->blocks.rows * packed_values_bytes(p)) + start * (p->inputs / GROUP);
+}
 
 static product product_of(const weight *w, int dtype, matrix x, matrix y) {
     return (product){w, tile_for(w, dtype), dtype, dtype, block_rows(x.rows), padded_inputs(w), NULL, x, y, NULL, 1};
@@ -65,21 +73,55 @@ INLINE void spread_pairs(const uint16_t *from, uint32_t *to, int64_t n, int rows
     if (n % 2) to[n / 2 * rows] = from[n - 1];
 }
 
-// Rows that fill a whole vector are transposed in registers instead.
+// Round a group of inputs to 16 bits beside their greatest magnitude; a NaN or an infinity makes the scale NaN.
+static float quantise_group(const float *from, int32_t *to, int64_t n, int rows) {
+    float x[GROUP] = {0};
+    memcpy(x, from, n * 4);
+    vf most = {0}, poison = {0};
+    UNROLL for (int i = 0; i < GROUP; i += VL) {
+        const vf part = load(x + i), size = choose(part < all(0), -part, part);
+        most = choose(size > most, size, most);
+        poison += part - part;
+    }
+    const float scale = greatest(most) / 32767, inverse = scale > 0 ? 1 / scale : 0;
+    const float step = inverse < 3e38f ? inverse : 0;  // of denormal numbers nothing is left
+    int32_t whole[GROUP];
+    for (int i = 0; i < GROUP; i++) {
+        const float scaled = x[i] * step;
+        whole[i] = (int32_t)(scaled + (scaled < 0 ? -0.5f : 0.5f));
+    }
+    for (int i = 0; i < GROUP; i += 4, to += 2 * rows) {
+        to[0] = (int32_t)((uint32_t)whole[i + 2] << 16 | (whole[i] & 0xffff));
+        to[rows] = (int32_t)((uint32_t)whole[i + 3] << 16 | (whole[i + 1] & 0xffff));
+    }
+    return scale + sum(poison);
+}
+
+static void pack_row(const product *p, const void *row, char *to, float *scales, int rows) {
+    const int64_t n = p->w->in;
+    if (p->kind == T_BF16_DOT) {
+        spread_pairs(row, (uint32_t *)to, n, rows);
+        return;
+    }
+    const float *x = row;
+    if (p->dtype == BF16) {
+        float *wide = scratch(SCRATCH_ROWS, n * 4);
+        widen(row, wide, n);
+        x = wide;
+    }
+    if (p->kind != T_INT8) {
+        spread(x, (float *)to, n, p->inputs, rows);
+        return;
+    }
+    for (int64_t k = 0; k < p->inputs; k += GROUP)
+        scales[k / GROUP * rows] = quantise_group(x + k, (int32_t *)to + k / 2 * rows, least(GROUP, n - k), rows);
+}
+
 static void pack_block(const product *p, int64_t block) {
     const int64_t start = block_start(p->blocks, block), end = block_start(p->blocks, block + 1);
     const int rows = (int)(end - start);
-    char *to = (char *)p->packed + start * packed_row_bytes(p);
-    float *wide = p->dtype == BF16 && p->kind != T_BF16_DOT ? scratch(SCRATCH_ROWS, p->w->in * 4) : NULL;
-    for (int r = 0; r < rows; r++) {
-        const void *row = row_at(p, start + r);
-        if (p->kind == T_BF16_DOT) {
-            spread_pairs(row, (uint32_t *)to + r, p->w->in, rows);
-            continue;
-        }
-        if (wide) widen(row, wide, p->w->in);
-        spread(wide ? wide : row, (float *)to + r, p->w->in, p->inputs, rows);
-    }
+    char *to = (char *)p->packed + start * packed_values_bytes(p);
+    for (int r = 0; r < rows; r++) pack_row(p, row_at(p, start + r), to + r * 4, packed_scales(p, start) + r, rows);
 }
 
 INLINE void store_row(const product *p, int64_t row, int64_t column, const float *c) {
@@ -106,7 +148,6 @@ static void compute_quad(const product *p, int64_t quad) {
     const int tallest = (int)((p->blocks.rows + p->blocks.blocks - 1) / p->blocks.blocks);
     const int step = STEP_OF(tallest);
     const int64_t range = p->blocks.blocks == 1 ? p->inputs : RANGE;
-    const size_t a_bytes = p->kind == T_BF16_DOT ? 2 : 4;
     float *c = scratch(SCRATCH_TILE, p->blocks.rows * COLUMNS * 4);
     for (int first_panel = 0; first_panel < QUAD; first_panel += step) {
         const int64_t at = quad * QUAD + first_panel;
@@ -115,7 +156,8 @@ static void compute_quad(const product *p, int64_t quad) {
                 const int64_t start = block_start(p->blocks, block);
                 const int rows = (int)(block_start(p->blocks, block + 1) - start);
                 const tile_args args = {
-                    .a = (const char *)p->packed + (start * p->inputs + k * rows) * a_bytes,
+                    .a = (const char *)p->packed + (start * p->inputs + k * rows) * 4 / inputs_per_word(p),
+                    .a_scales = packed_scales(p, start) + k / GROUP * rows,
                     .b = (const uint32_t *)p->w->panels + at * panel + k / per_word * PANEL,
                     .scales = p->w->scales ? p->w->scales + at * scales_panel + k / GROUP * PANEL : NULL,
                     .panel = panel,
@@ -134,7 +176,8 @@ static void compute_quad(const product *p, int64_t quad) {
 // One row needs no packing where it is what the tile reads already, and else each thread makes its own copy.
 static bool pack_single(product *p) {
     if (p->x.rows != 1) return false;
-    if (p->w->in == p->inputs && (p->kind == T_BF16_DOT || p->dtype == F32)) {
+    const bool as_it_is = p->kind == T_BF16_DOT || (p->kind != T_INT8 && p->dtype == F32);
+    if (as_it_is && p->w->in == p->inputs) {
         p->packed = (void *)row_at(p, 0);
         return true;
     }

@@ -1,10 +1,14 @@
 // The innermost product: a few rows of activations times a quad of panels (64 outputs), over a range of inputs.
 //
-// Every output is one chain of fused multiply-adds over the inputs in order, whatever the number of rows and however
-// the inputs are cut into ranges. So a row's result does not depend on the rows beside it, bit for bit.
+// Every output is one chain of fused multiply-adds over the inputs (of int8 weights: groups of inputs) in order,
+// whatever the number of rows and however the inputs are cut into ranges. So a row's result does not depend on the rows beside it, bit for bit.
 #pragma once
 #include "kernels.h"
 #include "vec.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #define PV (PANEL / VL)  // vectors per panel
 enum { MOST_STEP = 4 };
@@ -28,13 +32,14 @@ enum { MOST_ROWS = 3 };
 enum tile_kind { T_F32, T_F32_ROWS, T_BF16, T_BF16_DOT, T_INT8, TILE_KINDS };
 
 // Columns [column, column + STEP * 16) of c [rows][64] gain (or, with `first`, become) a * b.
-//   a       [k][rows] floats; T_BF16_DOT: uint32, a pair of inputs each; T_F32_ROWS: [rows][64]
+//   a       [k][rows] floats; T_BF16_DOT: uint32, a pair of inputs each; T_F32_ROWS: [rows][64];
+//           T_INT8: [k / 4][2][rows] words of two 16-bit numbers, inputs 0 and 2, then 1 and 3
 //   b       the first panel's first input; `panel` is the distance to the next panel, in elements of 4 bytes
 //   k       inputs, a multiple of the kind's packing
-//   scales  T_INT8: as b
+//   scales  T_INT8: the weights', as b; a_scales: the activations', [k / 64][rows]
 typedef struct {
     const void *a, *b;
-    const float *scales;
+    const float *scales, *a_scales;
     int64_t panel, scales_panel, k;
     float *c;
     int first;
@@ -104,39 +109,65 @@ INLINE void tile_bf16(const int rows, const int step, const tile_args *t) {
     give(rows, vectors, acc, t);
 }
 
-// A group's sum is exact in the weights; its scale is applied once, at the group's end.
+// Bytes to pairs of 16-bit numbers within each word: bytes 0 and 2, and bytes 1 and 3, with their signs.
+typedef int16_t vs __attribute__((vector_size(VL * 4)));
+INLINE vi even_bytes(vu four) { return (vi)((vs)((vu)four << 8) >> 8); }
+INLINE vi odd_bytes(vu four) { return (vi)((vs)four >> 8); }
+
+// sum + a.low * b.low + a.high * b.high in each word.
+INLINE vi add_pair_products(vi sum, vi a, vi b) {
+#if defined(__AVX512VNNI__)
+    return (vi)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif defined(__AVX512BW__)
+    return sum + (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    return sum + (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+    return sum + (vi)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else
+    return sum + (a >> 16) * (b >> 16) + ((vi)((vu)a << 16) >> 16) * ((vi)((vu)b << 16) >> 16);
+#endif
+}
+
+// 8-bit weights times 16-bit activations. A group's sum is exact: at most 64 * 127 * 32767 < 2^28.
 INLINE void tile_int8(const int rows, const int step, const tile_args *t) {
     const int vectors = step * PV;
     vf acc[MOST_ROWS][MOST_STEP * PV];
     take(rows, vectors, acc, t);
-    const float *a = t->a, *s = t->scales;
+    const int32_t *a = t->a;
+    const float *scales = t->scales, *a_scales = t->a_scales;
     const uint32_t *w = t->b;
-    for (int64_t k = 0; k < t->k; k += GROUP, s += PANEL) {
-        vf group[MOST_ROWS][MOST_STEP * PV];
+    for (int64_t k = 0; k < t->k; k += GROUP, scales += PANEL, a_scales += rows) {
+        vi group[MOST_ROWS][MOST_STEP * PV];
         UNROLL for (int r = 0; r < rows; r++) {
-            UNROLL for (int v = 0; v < vectors; v++) group[r][v] = (vf){0};
+            UNROLL for (int v = 0; v < vectors; v++) group[r][v] = (vi){0};
         }
-        for (int i = 0; i < GROUP; i += 4, a += 4 * rows, w += PANEL) {
-            vi four[MOST_STEP * PV];
-            UNROLL for (int v = 0; v < vectors; v++) four[v] = (vi)load_u32(w + v / PV * t->panel + v % PV * VL);
+        for (int i = 0; i < GROUP; i += 4, a += 2 * rows, w += PANEL) {
+            vi even[MOST_STEP * PV], odd[MOST_STEP * PV];
             UNROLL for (int p = 0; p < step; p++) fetch_ahead(rows, w + p * t->panel);
-            UNROLL for (int byte = 0; byte < 4; byte++) {
-                vf b[MOST_STEP * PV];
-                UNROLL for (int v = 0; v < vectors; v++)
-                    b[v] = __builtin_convertvector((four[v] << (24 - 8 * byte)) >> 24, vf);
-                multiply_add(rows, vectors, group, a + byte * rows, 1, b);
+            UNROLL for (int v = 0; v < vectors; v++) {
+                const vu four = load_u32(w + v / PV * t->panel + v % PV * VL);
+                even[v] = even_bytes(four);
+                odd[v] = odd_bytes(four);
+            }
+            UNROLL for (int r = 0; r < rows; r++) {
+                const vi x = a[r] - (vi){0}, y = a[rows + r] - (vi){0};
+                UNROLL for (int v = 0; v < vectors; v++) {
+                    group[r][v] = add_pair_products(group[r][v], x, even[v]);
+                    group[r][v] = add_pair_products(group[r][v], y, odd[v]);
+                }
             }
         }
         UNROLL for (int v = 0; v < vectors; v++) {
-            const vf scale = load(s + v / PV * t->scales_panel + v % PV * VL);
-            UNROLL for (int r = 0; r < rows; r++) acc[r][v] += group[r][v] * scale;
+            const vf scale = load(scales + v / PV * t->scales_panel + v % PV * VL);
+            UNROLL for (int r = 0; r < rows; r++)
+                acc[r][v] += __builtin_convertvector(group[r][v], vf) * (scale * all(a_scales[r]));
         }
     }
     give(rows, vectors, acc, t);
 }
 
 #if defined(__AVX512BF16__)
-#include <immintrin.h>
 INLINE void tile_bf16_dot(const int rows, const int step, const tile_args *t) {
     vf acc[MOST_ROWS][MOST_STEP * PV];
     take(rows, step, acc, t);
