@@ -121,11 +121,6 @@ def test_a_config_that_cannot_be_served_is_refused_by_field(checkpoint, changes,
     assert "config.json" in refusal(checkpoint)
 
 
-def test_the_architecture_follows_from_the_model_type_where_it_is_not_said(checkpoint):
-    edit_config(checkpoint, architectures=None)
-    assert open_checkpoint(checkpoint).config.architecture == "Ernie4_5ForCausalLM"
-
-
 def test_defaults_of_transformers_fill_what_old_configs_leave_out(checkpoint):
     config = json.loads((checkpoint / "config.json").read_text())
     for name in ("rope_parameters", "use_bias", "tie_word_embeddings", "rms_norm_eps", "dtype"):

@@ -108,10 +108,6 @@ def test_fields_of_old_configurations_that_mean_nothing_change_nothing(tmp_path,
     assert read(tmp_path, OF_OLD | released) == read(tmp_path, released)
 
 
-def test_rotary_positions_that_are_compressed_are_refused(tmp_path):
-    assert "compression_ratio must be 1.0, got 2.0" in refusal(tmp_path, DENSE | {"compression_ratio": 2.0})
-
-
 @pytest.mark.parametrize(
     "change",
     [
