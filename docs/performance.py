@@ -34,6 +34,7 @@ EXPECTED = {
     "reconcile": ("python -m bench.reconcile", "the operator's reconcile"),
     "offline_cuda": ("python -m bench.offline --device cuda", "the 0.3B shape on a GPU"),
     "offline_cuda_21b-a3b": ("python -m bench.offline --device cuda --size 21b-a3b", "the 21B shape on a GPU"),
+    "gpu_kernels": ("python -m bench.gpu_kernels", "each GPU kernel beside torch's own"),
     "peers_cuda": ("python -m bench.peers --device cuda", "us beside transformers on a GPU"),
     "serve_cuda": ("python -m bench.serve --device cuda", "a server under load on a GPU"),
     "serve_vllm": ("python -m bench.serve --device cuda --url URL --write serve_vllm", "vLLM under the same load"),
