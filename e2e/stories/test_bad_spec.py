@@ -27,7 +27,7 @@ def manifest(spec: dict[str, Any]) -> dict[str, Any]:
     [
         pytest.param({"replica": 2}, 'unknown field "spec.replica"', id="unknown field"),
         pytest.param({"engine": {"maxSeqs": 2}}, 'unknown field "spec.engine.maxSeqs"', id="unknown nested field"),
-        pytest.param({"parallelism": {"tensor": 2}}, "spec.parallelism.tensor", id="impossible parallelism"),
+        pytest.param({"parallelism": {"tensor": 3}}, "spec.parallelism.tensor", id="impossible parallelism"),
         pytest.param({"drain": {"delay": "5 minutes"}}, "spec.drain.delay", id="bad duration"),
         pytest.param({"drain": {"timeout": "48h"}}, "spec.drain.timeout", id="too long a duration"),
         pytest.param({"model": {"ref": "a", "source": "pvc://a/b"}}, "exactly one of model.ref", id="ref and source"),

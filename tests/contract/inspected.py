@@ -14,7 +14,20 @@ INSPECTED: dict[str, Any] = {
     "contextLength": 131_072,
     "vocabSize": 103_424,
     "dtype": "bfloat16",
+    "heads": 16,
+    "kvHeads": 2,
+    "headDim": 128,
+    "intermediateSize": 3072,
+    "tensorParallelSizes": [1, 2, 4, 8, 16],
+    "tiedHead": True,
 }
 
-EXPERTS: dict[str, Any] = {"experts": 64, "expertsPerToken": 6, "activeParameters": 3_350_000_000}
+EXPERTS: dict[str, Any] = {
+    "experts": 64,
+    "expertsPerToken": 6,
+    "expertLayers": 27,
+    "expertSize": 1536,
+    "sharedExperts": 2,
+    "activeParameters": 3_350_000_000,
+}
 """What it says besides of a mixture of experts."""

@@ -27,4 +27,4 @@ def test_the_operator_takes_every_fact_over(arch: str, made_up: dict[str, object
     printed = msgspec.json.decode(msgspec.json.encode(weights.inspect(fixture.write(tmp_path, arch=arch))))
     facts = parse(ModelFacts, printed)
     assert isinstance(facts, ModelFacts), facts
-    assert {"digest": printed["digest"], **facts.model_dump(by_alias=True, exclude_none=True)} == printed
+    assert {"digest": printed["digest"], **facts.model_dump(mode="json", by_alias=True, exclude_none=True)} == printed

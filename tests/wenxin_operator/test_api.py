@@ -68,7 +68,7 @@ def test_a_source_that_leads_nowhere_or_out_of_the_claim_is_refused(source: str)
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"parallelism": {"tensor": 3}}, "spec.parallelism.tensor: must be 1"),
+        ({"parallelism": {"tensor": 3}}, "spec.parallelism.tensor: must be 1, 2, 4, 8, 16, 32 or 64"),
         ({"model": {}}, "spec.model: give exactly one of model.ref and model.source"),
         ({"model": {"ref": "a", "source": "pvc://a/b"}}, "spec.model: give exactly one of"),
         ({"replicas": -1}, "spec.replicas: Input should be greater than or equal to 0"),

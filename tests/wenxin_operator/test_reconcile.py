@@ -244,7 +244,7 @@ class TestRefusedUpdate:
         accepted = cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Accepted")
         assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
         assert accepted["message"] == (
-            "spec.parallelism.tensor: must be 1: this release runs a model on one GPU; "
+            "spec.parallelism.tensor: must be 1, 2, 4, 8, 16, 32 or 64: no other number cuts these models evenly; "
             "the last accepted spec goes on being served"
         )
         assert accepted["observedGeneration"] == 2
@@ -299,7 +299,7 @@ class TestRefusedUpdate:
 
     async def test_a_first_spec_that_is_refused_makes_nothing(self) -> None:
         cluster = FakeCluster()
-        cluster.create(WENXIN_DEPLOYMENT, "ernie", {**INLINE, "parallelism": {"tensor": 2}})
+        cluster.create(WENXIN_DEPLOYMENT, "ernie", {**INLINE, "parallelism": {"tensor": 3}})
         assert await cluster.settle() == ["status WenxinDeployment ernie"]
         assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Progressing")["reason"] == "NotAccepted"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.inspected import INSPECTED
 from wenxin_runtime import __version__, config
 from wenxin_runtime.__main__ import _parser, exit_status, main
 from wenxin_runtime.config import RuntimeConfig
@@ -108,17 +109,7 @@ def test_fixture_writes_a_checkpoint_that_inspect_describes(
     assert main(["inspect", str(tmp_path / "tiny")]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert json.loads(last_words.read_text()) == printed
-    assert printed.keys() == {
-        "digest",
-        "architecture",
-        "parameters",
-        "bytes",
-        "layers",
-        "hiddenSize",
-        "contextLength",
-        "vocabSize",
-        "dtype",
-    }
+    assert printed.keys() == INSPECTED.keys()
     written = json.loads((tmp_path / "tiny" / "config.json").read_text())
     assert printed["hiddenSize"] == written["hidden_size"]
     assert printed["dtype"] == "bfloat16"

@@ -11,8 +11,11 @@ from wenxin_operator.api.status import Condition
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
 _ONE_MODEL = "give exactly one of model.ref and model.source"
-_TENSOR = "must be 1: this release runs a model on one GPU"
+_TENSOR = "must be 1, 2, 4, 8, 16, 32 or 64: no other number cuts these models evenly"
 _PRODUCTS = "accelerator.products chooses among GPUs; with accelerator.resource none there are none"
+
+
+_SIZES = [1, 2, 4, 8, 16, 32, 64]
 
 
 class ModelChoice(Part):
@@ -37,10 +40,14 @@ class Parallelism(Part):
 
     tensor: Annotated[
         int,
-        require(lambda value: value == 1, _TENSOR),
-        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 64, **rule("self == 1", _TENSOR)}),
+        require(lambda value: value in _SIZES, _TENSOR),
+        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 64, **rule(f"self in {_SIZES}", _TENSOR)}),
     ] = 1
-    """GPUs that share each layer's weights. This release serves with 1."""
+    """GPUs of one node that share each layer's weights. A WenxinModel's status.facts.tensorParallelSizes says which
+    values its model takes. Without GPUs, as many processes share them."""
+    expert: bool = False
+    """Whether whole experts are spread over these GPUs, rather than a part of each held by all. For a mixture of
+    experts only."""
 
 
 class Accelerator(Part):

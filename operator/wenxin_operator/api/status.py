@@ -55,9 +55,27 @@ class ModelFacts(Part):
     """Number of tokens in the vocabulary."""
     dtype: str = Field(default="", max_length=32)
     """Data type of the stored weights."""
+    heads: int = 0
+    """Query heads of a layer."""
+    kv_heads: int = 0
+    """Key-value heads of a layer."""
+    head_dim: int = 0
+    """Width of a head."""
+    intermediate_size: int = 0
+    """Width of a dense layer's feed-forward network."""
+    tensor_parallel_sizes: tuple[int, ...] = Field(default=(), max_length=256)
+    """The values of spec.parallelism.tensor that cut every layer evenly."""
+    tied_head: bool = False
+    """Whether embedding and head are one tensor."""
     experts: int | None = None
-    """Experts of a layer that has them. Unset for a dense model, as are the next two."""
+    """Experts of a layer that has them. Unset for a dense model, as is what follows."""
     experts_per_token: int | None = None
     """How many of them each token goes through."""
+    expert_layers: int | None = None
+    """Number of layers that have experts."""
+    expert_size: int | None = None
+    """Width of one expert."""
+    shared_experts: int | None = None
+    """Experts that every token goes through besides."""
     active_parameters: int | None = None
     """Number of weights that one token is computed with."""

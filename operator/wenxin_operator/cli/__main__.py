@@ -7,14 +7,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wenxin_operator import fit
+from wenxin_operator.api.parsing import parse
+from wenxin_operator.api.status import ModelFacts
+from wenxin_operator.cli import fit as cli_fit
 from wenxin_operator.cli.status import is_ready, render
 from wenxin_operator.cluster import Cluster, Retries
 from wenxin_operator.connection import find
-from wenxin_operator.errors import OperatorError
-from wenxin_operator.names import WENXIN_DEPLOYMENT, Raw
+from wenxin_operator.errors import OperatorError, SpecError
+from wenxin_operator.names import WENXIN_DEPLOYMENT, WENXIN_MODEL, Raw
+from wenxin_operator.presets import PRESETS
 from wenxin_operator.telemetry import VERSION
 
 REQUEST_SECONDS = 15.0
+_CONTEXT = 8192
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
@@ -28,10 +34,14 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         print(f"kubectl-wenxin {VERSION}")
         return 0
     try:
-        found = asyncio.run(_fetch(options, environment))
+        return _fit(options, environment) if options.command == "fit" else _status(options, environment)
     except OperatorError as error:
         print(f"kubectl-wenxin: {error}", file=sys.stderr)
         return 2
+
+
+def _status(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    found = asyncio.run(_fetch(options, environment, WENXIN_DEPLOYMENT))
     if not found:
         print(f"no WenxinDeployment {options.name or 'here'}", file=sys.stderr)
         return 2
@@ -39,15 +49,36 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     return 0 if all(map(is_ready, found)) else 1
 
 
-async def _fetch(options: argparse.Namespace, environment: Mapping[str, str]) -> list[Raw]:
+def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    facts = PRESETS.get(options.name) or _facts(options, environment)
+    context = options.context or min(facts.context_length, _CONTEXT)
+    demand = fit.Demand(context, options.concurrency, options.dtype, options.quantization)
+    print(cli_fit.render(options.name, facts, demand))
+    return 0 if cli_fit.fits_some(facts, demand) else 1
+
+
+def _facts(options: argparse.Namespace, environment: Mapping[str, str]) -> ModelFacts:
+    try:
+        found = asyncio.run(_fetch(options, environment, WENXIN_MODEL))
+    except OperatorError as error:
+        raise OperatorError(f"{options.name} is none of {', '.join(PRESETS)}; as a WenxinModel: {error}") from error
+    if not found:
+        raise OperatorError(f"{options.name} is neither one of {', '.join(PRESETS)} nor a WenxinModel here")
+    facts = parse(ModelFacts, (found[0].get("status") or {}).get("facts") or {})
+    if isinstance(facts, SpecError) or not fit.known(facts):
+        raise OperatorError(f"WenxinModel {options.name} has not been inspected yet; see its conditions")
+    return facts
+
+
+async def _fetch(options: argparse.Namespace, environment: Mapping[str, str], kind: str) -> list[Raw]:
     endpoint = find(options.kubeconfig, environment)
     namespace = options.namespace or endpoint.namespace
     async with endpoint.session(timeout=REQUEST_SECONDS) as session:
         cluster = Cluster(session, endpoint.server, identity="kubectl-wenxin", retries=Retries(attempts=2))
         if options.name:
-            one = await cluster.read(WENXIN_DEPLOYMENT, namespace, options.name)
+            one = await cluster.read(kind, namespace, options.name)
             return [one] if one else []
-        return (await cluster.list(WENXIN_DEPLOYMENT, namespace)).items
+        return (await cluster.list(kind, namespace)).items
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,10 +86,24 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     status = commands.add_parser("status", help="how WenxinDeployments are, and why; exit code 1 when one is not Ready")
     status.add_argument("name", nargs="?", help="one of them (default: all of the namespace)")
-    status.add_argument("-n", "--namespace", help="default: that of the kubeconfig's context")
-    status.add_argument("--kubeconfig", type=Path, help="default: $KUBECONFIG, else ~/.kube/config")
+    judge = commands.add_parser("fit", help="which GPUs a model fits, and with how many; exit code 1 when none")
+    judge.add_argument("name", help=f"a WenxinModel, or a released model: {', '.join(PRESETS)}")
+    judge.add_argument("--context", type=_positive, help=f"longest prompt and answer in tokens (default: {_CONTEXT})")
+    judge.add_argument("--concurrency", type=_positive, default=1, help="such sequences at a time (default: 1)")
+    judge.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
+    judge.add_argument("--quantization", choices=("none", "int8"), default="none")
+    for command in (status, judge):
+        command.add_argument("-n", "--namespace", help="default: that of the kubeconfig's context")
+        command.add_argument("--kubeconfig", type=Path, help="default: $KUBECONFIG, else ~/.kube/config")
     commands.add_parser("version", help="this plugin's version")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+from wenxin_operator import fit
 from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.errors import SpecError
 from wenxin_operator.observe import DeploymentSnapshot
 from wenxin_operator.target import Target, VerifiedModel
+
+_MOST_GPUS_OF_A_NODE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,42 @@ def unsuitable(spec: DeploymentSpec, model: VerifiedModel) -> SpecError | None:
             "made for; leave it out to use them all",
             reason="ModelLenTooLong",
         )
+    return _uneven(spec, model) or _too_large(spec, model)
+
+
+def _uneven(spec: DeploymentSpec, model: VerifiedModel) -> SpecError | None:
+    tensor, sizes, experts = spec.parallelism.tensor, model.facts.tensor_parallel_sizes, model.facts.experts
+    if sizes and tensor not in sizes:
+        return SpecError(
+            f"spec.parallelism.tensor: {tensor} does not divide model {model.name}; "
+            f"{', '.join(str(size) for size in sizes if size <= _MOST_GPUS_OF_A_NODE)} do",
+            reason="TensorSizeUneven",
+        )
+    if spec.parallelism.expert and sizes and (not experts or experts % tensor):
+        has = f"has {experts} experts, which {tensor} does not divide" if experts else "has no experts"
+        return SpecError(f"spec.parallelism.expert: model {model.name} {has}", reason="ExpertsUneven")
     return None
+
+
+def _too_large(spec: DeploymentSpec, model: VerifiedModel) -> SpecError | None:
+    """Refuse what fits none of the cards that the spec names; where it names none, the runtime finds out."""
+    cards = [card for product in spec.accelerator.products if (card := fit.card_bytes(product))]
+    if len(cards) < len(spec.accelerator.products) or not cards or not fit.known(model.facts):
+        return None
+    # The runtime shortens the context where none is asked for, but not below one step's prompt.
+    context = spec.max_model_len or min(model.facts.context_length, fit.STEP_TOKENS)
+    demand = fit.Demand(context, dtype=spec.dtype, quantization=spec.quantization)
+    card = min(cards)
+    asked = fit.layout(model.facts, demand, card, spec.parallelism.tensor)
+    if asked.fits:
+        return None
+    smallest = next((each.tensor for each in fit.layouts(model.facts, demand, card) if each.fits), None)
+    advice = f"spec.parallelism.tensor: {smallest} fits" if smallest else "no number of these GPUs in one node fits"
+    return SpecError(
+        f"model {model.name} with {context} tokens of context lacks {asked.missing / fit.GIB:.1f} GiB on each of "
+        f"{spec.parallelism.tensor} GPUs of {card / fit.GIB:.0f} GiB; {advice}",
+        reason="DoesNotFit",
+    )
 
 
 def _weights(spec: DeploymentSpec, seen: DeploymentSnapshot) -> VerifiedModel | None:

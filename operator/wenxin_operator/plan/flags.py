@@ -21,6 +21,7 @@ def render(spec: DeploymentSpec, deployment: str) -> str:
         "device": "cpu" if spec.accelerator.resource == "none" else "cuda",
         "dtype": spec.dtype,
         "quantization": spec.quantization if spec.quantization != "none" else None,
+        "tensor-parallel-size": spec.parallelism.tensor if spec.parallelism.tensor != 1 else None,
         "max-model-len": spec.max_model_len,
         "max-num-seqs": engine.max_num_seqs,
         "queue-size": engine.queue_size,
@@ -32,5 +33,7 @@ def render(spec: DeploymentSpec, deployment: str) -> str:
     }
     # What is not asked for is left out: an image of an older release, which lacks the flag, goes on being served.
     lines = [f"--{flag}={value}" for flag, value in values.items() if value is not None]
+    if spec.parallelism.expert:
+        lines.append("--enable-expert-parallel")
     lines.append("--enable-prefix-caching" if engine.prefix_caching else "--no-enable-prefix-caching")
     return "\n".join(lines) + "\n"

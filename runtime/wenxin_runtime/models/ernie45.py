@@ -25,13 +25,15 @@ class Ernie45:
         config, source, ranks = builder.config, builder.source, builder.ranks
         feed_forward = feed_forward or dense
         first = source.shard.vocabulary.start
-        self._embedding = Embedding(source.stored(EMBEDDING), first, source.dtype, ranks)
+        table = source.stored(EMBEDDING)
+        self._embedding = Embedding(table, first, source.dtype, ranks)
         self._rotary = Rotary(config.head_dim, config.rope_theta, source.device)
         self._layers = [
             Layer(builder, f"model.layers.{i}.", feed_forward(builder, i)) for i in range(config.num_layers)
         ]
         self._norm = Norm(builder, LAST_NORM)
-        head = source(EMBEDDING if config.tie_word_embeddings else HEAD)
+        tied = config.tie_word_embeddings
+        head = table if tied and table.dtype == source.dtype else source(EMBEDDING if tied else HEAD)
         self._head = builder.kernels.linear(head, source(HEAD_BIAS) if config.head_bias else None)
         self._ranks = ranks
 
