@@ -64,10 +64,10 @@ class Account:
 class Crowd:
     """Some clients, each of which does one thing after the other, chosen at random but repeatably."""
 
-    def __init__(self, client: httpx.AsyncClient, model: str, *, context: int, body_limit: int, seed: int) -> None:
+    def __init__(self, model: str, *, context: int, body_limit: int, seed: int) -> None:
         """Set up; `context` is the model's length in tokens, `body_limit` the largest body in bytes."""
         self.account = Account()
-        self._client = client
+        self._client: httpx.AsyncClient
         self._model = model
         self._context = context
         self._body_limit = body_limit
@@ -92,8 +92,9 @@ class Crowd:
             self._wrong_route: 1,
         }
 
-    async def go_on_for(self, seconds: float, clients: int) -> None:
-        """Let `clients` clients work for so long; what is under way then is finished."""
+    async def go_on_for(self, seconds: float, clients: int, client: httpx.AsyncClient) -> None:
+        """Let `clients` clients work for so long, over the connections of `client`; what is under way is finished."""
+        self._client = client
         over = time.monotonic() + seconds
 
         async def work() -> None:

@@ -128,18 +128,24 @@ class Report:
 
 async def run(soak: Soak, seed: int = 7) -> Report:
     """Warm up, look, go on, wait until nothing is under way, and look again."""
-    limits = httpx.Limits(max_connections=4 * soak.clients)
-    async with httpx.AsyncClient(base_url=soak.url, timeout=120.0, trust_env=False, limits=limits) as client:
-        before = await _metrics(client)
-        crowd = Crowd(client, soak.model, context=soak.context, body_limit=soak.body_limit, seed=seed)
-        await crowd.go_on_for(soak.warm_up, soak.clients)
-        await _idle(client, before, crowd.account)
+    crowd = Crowd(soak.model, context=soak.context, body_limit=soak.body_limit, seed=seed)
+    async with _client(soak) as watching:
+        before = await _metrics(watching)
+        async with _client(soak) as client:
+            await crowd.go_on_for(soak.warm_up, soak.clients, client)
+        await _idle(watching, before, crowd.account)
         warm, warm_until = soak.processes(), time.monotonic()
-        await crowd.go_on_for(soak.seconds, soak.clients)
-        load = await _idle(client, before, crowd.account)
-        after = await _metrics(client)
+        async with _client(soak) as client:  # a new one: connections that are kept open are files too
+            await crowd.go_on_for(soak.seconds, soak.clients, client)
+        load = await _idle(watching, before, crowd.account)
+        after = await _metrics(watching)
         counted = {name: value - before.get(name, 0.0) for name, value in after.items()}
         return Report(crowd.account, counted, load, warm, soak.processes(), warm_until)
+
+
+def _client(soak: Soak) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=4 * soak.clients)
+    return httpx.AsyncClient(base_url=soak.url, timeout=120.0, trust_env=False, limits=limits)
 
 
 async def _idle(client: httpx.AsyncClient, before: Mapping[str, float], account: Account) -> Mapping[str, float]:
