@@ -117,8 +117,8 @@ class Endpoint:
         self.cluster.wait(lambda: all(load.items() <= self.load().items() for _ in range(5)), seconds=10, what=what)
 
     def ask(self, max_tokens: int = 4) -> str:
-        """One short answer, not streamed."""
-        body = {"model": self.name, "prompt": "你好", "max_tokens": max_tokens, "ignore_eos": True}
+        """One short answer, not streamed: the most likely one, so that the same weights give the same."""
+        body = {"model": self.name, "prompt": "你好", "max_tokens": max_tokens, "ignore_eos": True, "temperature": 0}
         with self.client() as client:
             return str(client.post("/v1/completions", json=body).raise_for_status().json()["choices"][0]["text"])
 

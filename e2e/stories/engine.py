@@ -4,22 +4,30 @@ import signal
 
 from e2e.stories.endpoint import Endpoint
 
-# Run in the container: the server is process 1, the engine its only child.
+# Run in the container. Only these processes have the module's name as a word of their command line.
 _SIGNAL = """
 import os, pathlib, sys
-for status in pathlib.Path("/proc").glob("[0-9]*/status"):
-    fields = dict(line.split(":\\t", 1) for line in status.read_text().splitlines() if ":\\t" in line)
-    if fields["PPid"] == "1":
-        os.kill(int(fields["Pid"]), int(sys.argv[1]))
-        print(fields["Name"])
+for found in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    if sys.argv[1].encode() in found.read_bytes().split(b"\0")[:4]:
+        os.kill(int(found.parent.name), int(sys.argv[2]))
+        print(found.parent.name)
 """
 
 
 def signal_engine(endpoint: Endpoint, number: signal.Signals) -> None:
     """Send a signal to the engine of the endpoint's only pod."""
+    _signal(endpoint, "wenxin_runtime.engine", number)
+
+
+def signal_follower(endpoint: Endpoint, number: signal.Signals) -> None:
+    """Send a signal to the processes that share the model with the engine of the endpoint's only pod."""
+    _signal(endpoint, "wenxin_runtime.parallel.follower", number)
+
+
+def _signal(endpoint: Endpoint, module: str, number: signal.Signals) -> None:
     pod = endpoint.pod()["metadata"]["name"]
-    hit = endpoint.cluster.exec(pod, "python3", "-c", _SIGNAL, str(int(number)), namespace=endpoint.namespace)
-    assert hit, "no engine process was found"
+    hit = endpoint.cluster.exec(pod, "python3", "-c", _SIGNAL, module, str(int(number)), namespace=endpoint.namespace)
+    assert hit, f"no process of {module} was found"
 
 
 def last_words(endpoint: Endpoint) -> str:
