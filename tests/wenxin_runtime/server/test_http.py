@@ -54,6 +54,29 @@ async def test_the_access_log_tells_what_happened_and_nothing_that_was_said(
     assert not any("secret" in record.getMessage() for record in caplog.records if record.name.startswith("wenxin"))
 
 
+async def test_a_generated_answer_leaves_one_line_with_its_sizes_times_and_endings(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with start() as server:
+        pending = server.posting("completions", prompt="secret", n=2)
+        first, second = await server.engine.submits(2)
+        await server.engine.write(first, 300, queue_seconds=0.25, prefill_seconds=0.5, cached_tokens=0)
+        await server.engine.write(first, 301, finish_reason="length")
+        await server.engine.write(second, 300, queue_seconds=1.5, prefill_seconds=0.5)
+        await server.engine.write(second, finish_reason="stop", stop_token_id=2)
+        answer = (await pending).json()
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "wenxin_runtime.access"]
+    found = re.fullmatch(
+        r"request id=[0-9a-f]{32} method=POST path=/v1/completions status=200 seconds=\d+\.\d{3} answer=(\S+)"
+        r" sequences=2 prompt_tokens=(\d+) cached_tokens=0 tokens=3 queue=1\.500 first_token=\d+\.\d{3}"
+        r" finish=length:1,stop:1",
+        line,
+    )
+    assert found, line
+    assert found.groups() == (answer["id"], str(answer["usage"]["prompt_tokens"]))
+
+
 async def test_an_unexpected_failure_is_our_fault_and_says_nothing_else(
     server: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

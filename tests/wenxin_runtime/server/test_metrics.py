@@ -77,6 +77,13 @@ async def test_the_reference_lists_exactly_what_a_server_exposes(start: Start) -
     assert exposed == {name for name in listed if not name.startswith("wenxin_operator_")}
 
 
+async def test_the_guide_for_operations_names_only_metrics_that_exist() -> None:
+    named = re.findall(r"`(?:rate\()?(wenxin_\w+)", (REFERENCE.parent / "observability.md").read_text())
+    assert len(named) > 15
+    listed = (REFERENCE / "metrics.md").read_text()
+    assert [name for name in named if f"`{name}`" not in listed] == []
+
+
 async def test_metrics_follow_requests_and_the_engines_reports(start: Start) -> None:
     async with start() as server:
         pending = server.posting("completions", prompt="hi")
