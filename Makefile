@@ -64,7 +64,7 @@ bench: setup ## Measure us and the peers side by side; results go to bench/resul
 	$(BIN)/python -m bench.fairness
 	$(BIN)/python -m bench.serve
 	$(BIN)/python -m bench.peers
-	$(BIN)/python -m bench.fairness
+	$(BIN)/python -m bench.parallel
 	$(BIN)/python -m bench.structured
 	$(BIN)/python -m bench.reconcile
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import environment, llama_environment, offline, peers, serve
+from bench import environment, llama_environment, offline, parallel, peers, serve
 from bench.contestants.protocol import ContestantFailed, Job, Remote
 
 pytestmark = pytest.mark.xdist_group("bench")
@@ -23,6 +23,15 @@ def test_the_engine_alone_is_measured_by_batch_and_by_prompt(capsys):
         ["variant fp32", "batch 4"],
         ["variant fp32", "prompt_tokens 16"],
     ]
+
+
+def test_ranks_send_each_other_what_the_layout_needs_and_no_more(capsys):
+    parallel.main(["--quick"])
+    rows = [line for line in capsys.readouterr().out.splitlines() if "ranks 2  batch" in line]
+    assert len(rows) == 2
+    for row in rows:
+        words = dict(cell.split(" ") for cell in row.split("  "))
+        assert words["collective_bytes_per_token"] == words["needed_bytes_per_token"]
 
 
 def test_a_server_answers_closed_loops_and_poisson_arrivals_without_a_failure(capsys):
