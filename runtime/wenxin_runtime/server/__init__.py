@@ -5,8 +5,10 @@ app              the routes
 service          what every route may ask: the model, the engine, may I accept?
 served_model     what the server reads from the checkpoint
 engine_client    admission and routing          engine_process   the child process and its sockets
-watchdog         is the engine stuck?
+watchdog         is the engine stuck?           questions        what it is asked between two steps
 generation       the sequences of one request
 openai/          the OpenAI API                 probes           /health, /load, /metrics, /version
-http             error bodies, body limit, request ids, access log
+http             error bodies, body limit, request ids
+exchange         one request's line in the log  tracing, spans   its spans, where tracing is asked for
+debug            /debug, where it is switched on
 """
