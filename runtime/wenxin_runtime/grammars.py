@@ -1,13 +1,19 @@
 """Grammars that answers must follow, compiled by llguidance over the model's own vocabulary.
 
 The server compiles a grammar to refuse what cannot work, the engine to mask tokens: the same code in both, so that they
-agree. Imports no torch.
+agree. Grammars come from anybody. llguidance compiles without Python's lock, but it recurses along chains of references
+(8 KB of stack for each `$ref` of a schema; a few hundred of them end a process with the usual 8 MB), and some small
+ones keep it busy for minutes. So they are compiled in one thread with a deep stack, and whoever waits need not wait
+for ever. Imports no torch.
 """
 
+import math
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 
 import numpy as np
@@ -18,12 +24,13 @@ from numpy.typing import NDArray
 
 from wenxin_runtime.tokenizer import Tokenizer
 
-# OpenAI takes schemas of up to 120,000 characters.
-MAX_GRAMMAR_BYTES = 128 * 1024
+MAX_GRAMMAR_BYTES = 64 * 1024
+# Address space, not memory. The longest chain of references in MAX_GRAMMAR_BYTES takes some 20 MB.
+_STACK_BYTES = 256 * 2**20
 # Compiled grammars that are kept. One takes some 100 KB; what a hostile one can come to is bounded by _LIMITS.
 _KEPT = 64
 _LONGEST_REASON = 250  # characters; llguidance may quote the whole grammar
-# llguidance's own bounds, which hold a compilation to some 100 ms and a mask to some 15 ms.
+# llguidance's own bounds, which hold a mask to some 15 ms.
 _LIMITS = LLParserLimits(verbose_errors=False)
 
 
@@ -38,13 +45,21 @@ class Grammars:
         end_ids: The tokens by which llguidance marks that an answer may end: EOS, where the model has one.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, vocab_size: int, eos_token_ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        vocab_size: int,
+        eos_token_ids: Sequence[int],
+        most_seconds: float = math.inf,
+    ) -> None:
         """Sort the vocabulary into a trie: half a second for 100,000 tokens, in which Python's other threads wait.
 
         Args:
             tokenizer: The checkpoint's.
             vocab_size: Columns of the logits, which may be more than the tokenizer has tokens.
             eos_token_ids: Tokens that end an answer; they never count as text.
+            most_seconds: Processor time after which a grammar is refused for having taken it.
         """
         special_ids = sorted({*tokenizer.pieces.special_ids, *eos_token_ids})
         # A mark for the end is needed even where the model has no EOS: then a token that no grammar lets through.
@@ -52,31 +67,51 @@ class Grammars:
         words = _Words(tokenizer, vocab_size, special_ids, self.end_ids[0])
         self._tokenizer = LLTokenizer(Vocabulary(words), eos_token=list(self.end_ids))
         self._vocab_size = vocab_size
+        self._most_seconds = most_seconds
         self._compiled: OrderedDict[str, LLMatcher | GrammarError] = OrderedDict()
         self._lock = threading.Lock()
+        self._thread = _thread_with_a_deep_stack()
 
     def knows(self, grammar: str) -> bool:
         """Say whether `matcher` need not compile."""
         return grammar in self._compiled
 
+    def compiling(self, grammar: str) -> Future[None]:
+        """Begin to compile `grammar`; afterwards it is known, be it good or bad."""
+        return self._thread.submit(self._keep_compiled, grammar)
+
     def matcher(self, grammar: str) -> LLMatcher:
         """Compile `grammar`, or find it compiled; the matcher stands at the start and is the caller's own.
 
         Raises:
-            GrammarError: it is no grammar, is not supported, or no answer can follow it.
+            GrammarError: it is no grammar, is not supported, takes too long, or no answer can follow it.
         """
-        with self._lock:
-            found = self._compiled.get(grammar)
-        if found is None:
-            found = self._compile(grammar)
-        with self._lock:
-            self._compiled[grammar] = found
-            self._compiled.move_to_end(grammar)
-            if len(self._compiled) > _KEPT:
-                self._compiled.popitem(last=False)
+        found = self._find(grammar)
+        while found is None:
+            self.compiling(grammar).result()
+            found = self._find(grammar)
         if isinstance(found, GrammarError):
             raise GrammarError(str(found))
         return found.deep_copy()
+
+    def _find(self, grammar: str) -> LLMatcher | GrammarError | None:
+        with self._lock:
+            if grammar in self._compiled:
+                self._compiled.move_to_end(grammar)
+            return self._compiled.get(grammar)
+
+    def _keep_compiled(self, grammar: str) -> None:
+        if self.knows(grammar):
+            return
+        started = time.thread_time()
+        compiled = self._compile(grammar)
+        seconds = time.thread_time() - started
+        if seconds > self._most_seconds:
+            compiled = GrammarError(f"it is too complex: it took {seconds:.0f} s to compile")
+        with self._lock:
+            self._compiled[grammar] = compiled
+            if len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)
 
     def _compile(self, grammar: str) -> LLMatcher | GrammarError:
         compiled = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS)
@@ -89,6 +124,16 @@ class Grammars:
         if not (mask[0] & ~bitmask_of(self.end_ids, self._vocab_size)).any():
             return GrammarError("only an empty answer could follow it")
         return compiled
+
+
+def _thread_with_a_deep_stack() -> ThreadPoolExecutor:
+    before = threading.stack_size(_STACK_BYTES)
+    try:
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar-compiler")
+        executor.submit(int).result()  # it starts its thread with the first work
+    finally:
+        threading.stack_size(before)
+    return executor
 
 
 def bitmask_of(token_ids: Iterable[int], vocab_size: int) -> NDArray[np.int32]:

@@ -1,5 +1,6 @@
 """What a grammar is refused for, and that the two processes spell text as the tokenizer does."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from llguidance import LLMatcher
 from tokenizers import AddedToken
 
 from wenxin_runtime import fixture
-from wenxin_runtime.grammars import GrammarError, Grammars, bitmask_of, readable
+from wenxin_runtime.grammars import MAX_GRAMMAR_BYTES, GrammarError, Grammars, bitmask_of, readable
 from wenxin_runtime.tokenizer import Tokenizer
 
 VOCAB = 1536
@@ -70,6 +71,36 @@ def test_what_no_answer_can_follow_is_refused_with_a_reason_in_one_line(grammars
         assert "\n" not in str(refused.value)
         assert len(str(refused.value)) < 300
     assert grammars.knows(grammar)
+
+
+def chained(count: int, link) -> dict:
+    """Chain references, each of which takes stack to follow."""
+    links = {f"a{i}": link({"$ref": f"#/$defs/a{i + 1}"}) for i in range(count)}
+    return {"$ref": "#/$defs/a0", "$defs": {**links, f"a{count}": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        of_schema(chained(1500, lambda following: following)),
+        of_schema(chained(1000, lambda following: {"type": "array", "items": following, "minItems": 1})),
+        of_schema(chained(800, lambda following: {"properties": {"a": following}, "required": ["a"]})),
+        "start: r0\n" + "\n".join(f"r{i}: r{i + 1}" for i in range(4500)) + '\nr4500: "b"',
+        "start: A0\n" + "\n".join(f'A{i}: "a" | ("c" A{i + 1})' for i in range(2500)) + '\nA2500: "b"',
+    ],
+    ids=lambda grammar: grammar[:60],
+)
+def test_a_long_chain_of_references_takes_no_process_down(grammars, grammar):
+    assert 0.7 * MAX_GRAMMAR_BYTES < len(grammar) <= 1.3 * MAX_GRAMMAR_BYTES
+    with contextlib.suppress(GrammarError):
+        assert allowed(grammars.matcher(grammar))
+    assert grammars.knows(grammar)
+
+
+def test_a_grammar_that_takes_too_long_is_refused_for_it(tokenizer):
+    hasty = Grammars(tokenizer, vocab_size=VOCAB, eos_token_ids=(EOS,), most_seconds=0)
+    with pytest.raises(GrammarError, match="too complex"):
+        hasty.matcher(LLMatcher.grammar_from_regex("a"))
 
 
 def test_a_matcher_is_the_callers_own(grammars, tokenizer):

@@ -15,6 +15,9 @@ from wenxin_runtime.server.openai.chat_format import ChatFormat
 from wenxin_runtime.tokenizer import Tokenizer
 from wenxin_runtime.weights import Checkpoint
 
+# Processor time. A schema of the largest size that is taken needs less than one.
+_MOST_COMPILE_SECONDS = 3.0
+
 
 class SamplingDefaults(msgspec.Struct, frozen=True):
     """generation_config.json's part in sampling; a request overrides each. Same fields as vLLM takes."""
@@ -52,7 +55,12 @@ def read(config: RuntimeConfig, checkpoint: Checkpoint) -> ServedModel:
         created=int(time.time()),
         vocab_size=model.vocab_size,
         tokenizer=tokenizer,
-        grammars=Grammars(tokenizer, vocab_size=model.vocab_size, eos_token_ids=model.eos_token_ids),
+        grammars=Grammars(
+            tokenizer,
+            vocab_size=model.vocab_size,
+            eos_token_ids=model.eos_token_ids,
+            most_seconds=_MOST_COMPILE_SECONDS,
+        ),
         defaults=_defaults(checkpoint.model_dir / "generation_config.json"),
         chat_format=chat_format.read(tokenizer, config),
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from tests.wenxin_runtime.server.test_bad_input import HELLO, check_refused
 from wenxin_runtime import fixture
 from wenxin_runtime.errors import InvalidRequest
 from wenxin_runtime.grammars import MAX_GRAMMAR_BYTES, Grammars
-from wenxin_runtime.ipc import SamplingParams
+from wenxin_runtime.ipc import SamplingParams, Structured
 from wenxin_runtime.server.openai import structured
 from wenxin_runtime.server.openai.structured import ToolSpec, tool_call_grammar
 from wenxin_runtime.tokenizer import Tokenizer
@@ -223,6 +224,21 @@ async def test_a_large_schema_is_compiled_once(server: Running, monkeypatch: pyt
     first, second = [await sampling_of(server, guided_json=schema) for _ in range(2)]
     assert first.structured == second.structured
     assert len(compiled) == 1
+
+
+async def test_a_grammar_that_is_not_compiled_in_time_is_refused(
+    grammars: Grammars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(structured, "_PATIENCE_SECONDS", 0.05)
+    go_on = threading.Event()
+    busy = grammars._thread.submit(go_on.wait)
+    try:
+        with pytest.raises(InvalidRequest, match="could not be compiled within"):
+            await structured.checked(Structured('start: "patience"'), grammars, param="guided_grammar")
+    finally:
+        go_on.set()
+    assert busy.result()
+    assert not grammars.knows('start: "patience"')
 
 
 TOOLS = [

@@ -22,6 +22,10 @@ _NOTHING = (b"", b"null")
 
 # Wherever JSON allows white space; without a bound a weak model may write nothing else until its answer is cut.
 _WHITESPACE = r"[\x20\x0A\x0D\x09]{1,64}"
+# One grammar is compiled at a time; this is for all that were asked for before, too.
+_PATIENCE_SECONDS = 10.0
+# Regular expressions and grammars of a client's own: compiling takes up to the square of their length.
+_MAX_PATTERN_BYTES = 16 * 1024
 _ANY_OBJECT: Schema = {"type": "object"}
 _NO_ARGUMENTS: Schema = {"type": "object", "properties": {}, "additionalProperties": False}
 
@@ -57,7 +61,7 @@ async def structured_output(request: GenerationRequest, grammars: Grammars) -> S
 
 
 async def checked(structured: Structured, grammars: Grammars, *, param: str) -> Structured:
-    """Return `structured`, once it is known to compile; in a thread, unless it is known already.
+    """Return `structured`, once it is known to compile.
 
     Raises:
         InvalidRequest: it does not; blames `param` and says why.
@@ -65,10 +69,12 @@ async def checked(structured: Structured, grammars: Grammars, *, param: str) -> 
     grammar = structured.grammar
     _check_size(grammar, param)
     try:
-        if grammars.knows(grammar):
-            grammars.matcher(grammar)
-        else:
-            await asyncio.to_thread(grammars.matcher, grammar)
+        if not grammars.knows(grammar):
+            await asyncio.wait_for(asyncio.wrap_future(grammars.compiling(grammar)), _PATIENCE_SECONDS)
+        grammars.matcher(grammar)
+    except TimeoutError as error:
+        reason = f"{param} could not be compiled within {_PATIENCE_SECONDS:.0f} s; make it simpler, or try again"
+        raise InvalidRequest(reason, param=param) from error
     except GrammarError as error:
         raise InvalidRequest(f"{param}: {error}", param=param) from error
     return structured
@@ -165,7 +171,7 @@ def _json_grammar(schema: Schema, param: str = "", options: StructuredOutputs | 
 def _schema(given: msgspec.Raw, param: str) -> Schema:
     """Read a schema, which vLLM also takes as a string of JSON."""
     if len(bytes(given)) > MAX_GRAMMAR_BYTES:
-        raise _too_large(param)
+        raise _too_large(param, MAX_GRAMMAR_BYTES)
     try:
         schema = msgspec.json.decode(given)
         if isinstance(schema, str):
@@ -188,7 +194,7 @@ def _json_options(options: StructuredOutputs | None = None) -> Schema:
 def _regex_grammar(regex: str, param: str) -> str:
     if not regex:
         raise InvalidRequest(f"{param} must not be empty", param=param)
-    _check_size(regex, param)
+    _check_size(regex, param, _MAX_PATTERN_BYTES)
     return llguidance.LLMatcher.grammar_from_regex(regex)
 
 
@@ -205,7 +211,7 @@ def _lark_grammar(grammar: str, param: str) -> str:
     """Take Lark as it is, and GBNF (`root ::= ...`) translated, as vLLM does."""
     if not grammar.strip():
         raise InvalidRequest(f"{param} must not be empty", param=param)
-    _check_size(grammar, param)
+    _check_size(grammar, param, _MAX_PATTERN_BYTES)
     try:
         return llguidance.grammar_from("grammar", grammar)
     except ValueError as error:
@@ -233,10 +239,10 @@ def _json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _check_size(text: str, param: str) -> None:
-    if len(text.encode()) > MAX_GRAMMAR_BYTES:
-        raise _too_large(param)
+def _check_size(text: str, param: str, most: int = MAX_GRAMMAR_BYTES) -> None:
+    if len(text.encode()) > most:
+        raise _too_large(param, most)
 
 
-def _too_large(param: str) -> InvalidRequest:
-    return InvalidRequest(f"{param} is too large: at most {MAX_GRAMMAR_BYTES} bytes are taken", param=param)
+def _too_large(param: str, most: int) -> InvalidRequest:
+    return InvalidRequest(f"{param} is too large: at most {most} bytes are taken", param=param)
