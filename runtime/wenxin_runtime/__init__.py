@@ -7,9 +7,9 @@
                  -> server/        detokenise, stop strings, SSE or JSON
 
 Where to look: `__main__` the commands; `config` every flag; `ipc` what the processes say to each other; `errors` what
-can go wrong; `server` the HTTP process; `tokenizer` text to tokens and back; `engine`, `models`, `weights` the GPU
-process; `fixture` random checkpoints for tests; `telemetry` metrics and logs, of the `timeline` of each sequence;
-`termination` the pod's last words.
+can go wrong; `server` the HTTP process; `tokenizer` text to tokens and back; `grammars` what structured answers follow;
+`engine`, `models`, `weights` the GPU process; `fixture` random checkpoints for tests; `telemetry` metrics and logs, of
+the `timeline` of each sequence; `termination` the pod's last words.
 """
 
 from importlib.metadata import PackageNotFoundError, version

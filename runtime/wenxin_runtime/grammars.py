@@ -2,9 +2,9 @@
 
 The server compiles a grammar to refuse what cannot work, the engine to mask tokens: the same code in both, so that they
 agree. Grammars come from anybody. llguidance compiles without Python's lock, but it recurses along chains of references
-(8 KB of stack for each `$ref` of a schema; a few hundred of them end a process with the usual 8 MB), and some small
-ones keep it busy for minutes. So they are compiled in one thread with a deep stack, and whoever waits need not wait
-for ever. Imports no torch.
+(up to 8 KB of stack for each; a thousand or two end a process that has the usual 8 MB), and some small grammars keep it
+busy for minutes. So they are compiled in one thread with a deep stack, and whoever waits need not wait for ever.
+Imports no torch.
 """
 
 import math
