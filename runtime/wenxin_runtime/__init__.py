@@ -8,8 +8,9 @@
 
 Where to look: `__main__` the commands; `config` every flag; `ipc` what the processes say to each other; `errors` what
 can go wrong; `server` the HTTP process; `tokenizer` text to tokens and back; `grammars` what structured answers follow;
-`engine`, `models`, `weights` the GPU process; `fixture` random checkpoints for tests; `telemetry` metrics and logs, of
-the `timeline` of each sequence; `termination` the pod's last words.
+`engine`, `models`, `layers`, `kernels`, `weights` the GPU process; `parallel` one model on several of them; `fixture`
+random checkpoints for tests; `telemetry` metrics and logs, of the `timeline` of each sequence; `termination` the pod's
+last words.
 """
 
 from importlib.metadata import PackageNotFoundError, version
