@@ -4,6 +4,8 @@ A weight-only int8 weight is one signed byte per element and one float32 scale p
 registers, which is exact, and the scale is applied to the finished sum.
 """
 
+import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +35,8 @@ _TABLE = (
     (64, Tiles(64, 128, 64, warps=4, stages=3)),
 )
 _MANY = Tiles(128, 128, 64, warps=8, stages=3)
+# Float32 is multiplied without matrix units: larger tiles would not fit the registers.
+_FLOAT32 = ((12, Tiles(16, 64, 32, warps=4, stages=2)), (math.inf, Tiles(32, 64, 32, warps=4, stages=2)))
 
 
 def tiles_for(rows: float, element_bytes: int, on: Card) -> Tiles:
@@ -43,14 +47,10 @@ def tiles_for(rows: float, element_bytes: int, on: Card) -> Tiles:
         element_bytes: Of x.
         on: The card; one with little shared memory gets fewer stages.
     """
+    if element_bytes > 2:
+        return next(tiles for most, tiles in _FLOAT32 if rows <= most)
     found = next((tiles for most, tiles in _TABLE if rows <= most), _MANY if on.roomy else _TABLE[-1][1])
-    return Tiles(
-        found.rows,
-        found.columns,
-        max(16, found.depth * 2 // max(2, element_bytes)),
-        found.warps,
-        found.stages if on.roomy else 2,
-    )
+    return found if on.roomy else dataclasses.replace(found, stages=2)
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
