@@ -103,6 +103,16 @@ class Crowd:
 
         await asyncio.gather(*(work() for _ in range(clients)))
 
+    async def fill(self, tokens: int, client: httpx.AsyncClient) -> None:
+        """Have `tokens` different tokens computed, in prompts that have nothing in common.
+
+        The least used block is taken first, so a cache of that size is touched all over, and resident from then on.
+        """
+        self._client = client
+        length = self._context - 8
+        prompts = [[self._random.randint(300, 1300) for _ in range(length)] for _ in range(-(-tokens // length))]
+        await asyncio.gather(*(self._whole(self._completion(prompt=prompt, max_tokens=1)) for prompt in prompts))
+
     async def _one(self) -> None:
         (scenario,) = self._random.choices(list(self._scenarios), list(self._scenarios.values()))
         try:
@@ -244,7 +254,9 @@ class Crowd:
     def _note(self, response: httpx.Response, *expected: int) -> int:
         self.account.sent += 1
         self.account.answers[response.status_code] += 1
-        assert response.status_code in expected, f"{response.status_code} instead of {expected}"
+        if response.status_code not in expected:
+            said = response.text if response.is_closed else ""
+            raise AssertionError(f"{response.status_code} instead of {expected}: {said}")
         assert response.status_code != 503 or "retry-after" in response.headers
         return response.status_code
 
@@ -252,9 +264,9 @@ class Crowd:
         """Every choice ends once, the usage comes, and then nothing but [DONE]."""
         if not events:
             return
-        assert events[-1] == "[DONE]", "a stream ended without [DONE]"
+        assert events[-1] == "[DONE]", f"a stream ended with {events[-1]}"
         chunks = [json.loads(event) for event in events[:-1]]
-        assert not any("error" in chunk for chunk in chunks), "a stream ended with an error"
+        assert not any("error" in chunk for chunk in chunks), f"a stream ended with {chunks[-1]}"
         endings = [
             (choice["index"], choice["finish_reason"])
             for chunk in chunks

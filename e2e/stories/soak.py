@@ -132,6 +132,7 @@ async def run(soak: Soak, seed: int = 7) -> Report:
     async with _client(soak) as watching:
         before = await _metrics(watching)
         async with _client(soak) as client:
+            await crowd.fill(await _most_cached_tokens(client, soak), client)
             await crowd.go_on_for(soak.warm_up, soak.clients, client)
         await _idle(watching, before, crowd.account)
         warm, warm_until = soak.processes(), time.monotonic()
@@ -146,6 +147,12 @@ async def run(soak: Soak, seed: int = 7) -> Report:
 def _client(soak: Soak) -> httpx.AsyncClient:
     limits = httpx.Limits(max_connections=4 * soak.clients)
     return httpx.AsyncClient(base_url=soak.url, timeout=120.0, trust_env=False, limits=limits)
+
+
+async def _most_cached_tokens(client: httpx.AsyncClient, soak: Soak) -> int:
+    """What a cache holds at most: all slots at full length, and as much again for prefixes."""
+    slots: int = (await client.get("/load")).raise_for_status().json()["slots"]
+    return 2 * slots * soak.context
 
 
 async def _idle(client: httpx.AsyncClient, before: Mapping[str, float], account: Account) -> Mapping[str, float]:
