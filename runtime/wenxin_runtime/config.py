@@ -47,7 +47,7 @@ class RuntimeConfig:
     )
     quantization: str = _flag(
         "none",
-        "int8: weights are rounded to 8 bits as they are loaded, in groups with a scale",
+        "int8: weights are rounded to 8 bits as they are loaded, with scales",
         choices=("none", "int8"),
     )
     enforce_eager: bool = _flag(
