@@ -107,11 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="wenxin-bench-") as scratch:
         model_dir = fixtures.write_model(Path(scratch) / "model", plan.size)
         config = read_model_config(model_dir)
-        contestants = [*own(plan, model_dir), *_transformers(plan, model_dir)]
+        contestants = [*_own(plan, model_dir), *_transformers(plan, model_dir)]
         if plan.device == "cpu" and not options.without_llama_cpp:
-            contestants += llama_cpp(plan, model_dir)
+            contestants += _llama_cpp(plan, model_dir)
         contestants = [each for each in contestants if each.precision in plan.precisions]
-        compete(plan, contestants, plan.jobs(config.vocab_size), Path(scratch))
+        _compete(plan, contestants, plan.jobs(config.vocab_size), Path(scratch))
     environment = recording.facts()
     _check_agreement(contestants)
     tables = _tables(plan, config, contestants, recording.best.read)
@@ -125,12 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("written to", write_result(name, environment, tables, plan=shown, benchmark="peers"))
 
 
-def plan_of(arguments: Sequence[str]) -> Plan:
-    """Give the plan that the command line asks for."""
-    return _plan(_parser().parse_args(arguments))
-
-
-def own(plan: Plan, model_dir: Path) -> Iterator[Contestant]:
+def _own(plan: Plan, model_dir: Path) -> Iterator[Contestant]:
     """Our engine in every variant."""
     for variant, fields in fixtures.VARIANTS.items():
         options = {
@@ -152,7 +147,7 @@ def _transformers(plan: Plan, model_dir: Path) -> Iterator[Contestant]:
         yield Contestant("transformers continuous batching", variant, "hf_continuous", options | sizes)
 
 
-def llama_cpp(plan: Plan, model_dir: Path) -> Iterator[Contestant]:
+def _llama_cpp(plan: Plan, model_dir: Path) -> Iterator[Contestant]:
     """llama.cpp's nearest formats: f16 stands beside our bf16, q8_0 beside our int8."""
     problem = None
     try:
@@ -173,7 +168,7 @@ def llama_cpp(plan: Plan, model_dir: Path) -> Iterator[Contestant]:
         yield contestant
 
 
-def compete(plan: Plan, contestants: Sequence[Contestant], jobs: dict[str, Job], scratch: Path) -> None:
+def _compete(plan: Plan, contestants: Sequence[Contestant], jobs: dict[str, Job], scratch: Path) -> None:
     """Give every workload to every contestant, round after round. On a GPU they do not fit beside each other."""
     groups = [contestants] if plan.device == "cpu" else [[each] for each in contestants]
     for group in groups:

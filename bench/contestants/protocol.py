@@ -102,7 +102,8 @@ class Remote:
         return Answer(tuple(streams), tuple(Step(*step) for step in answer["steps"]))
 
     def close(self) -> None:
-        """End it; it is reaped, so that its work counts as ours."""
+        """End it at once, for it keeps nothing, and reap it, so that its work counts as ours."""
+        self._process.terminate()
         with contextlib.suppress(BrokenPipeError):
             _pipe(self._process.stdin).close()
         try:
