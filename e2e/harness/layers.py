@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import py_compile
+import runpy
 import shutil
 import sys
 import tempfile
@@ -79,6 +80,7 @@ def project(source: Path, program: str) -> Layer:
         shutil.copytree(source, root / source.name, ignore=shutil.ignore_patterns("__pycache__"))
         _write_metadata(root)
         _compile(root)
+        _add_kernels(root / source.name / "kernels" / "cpu")
         for path in sorted(root.rglob("*")):
             if path.is_file():
                 files[str(APPLICATION / path.relative_to(root))] = (path.read_bytes(), 0o644)
@@ -100,6 +102,26 @@ def _compile(root: Path) -> None:
         place = f"/{APPLICATION}"
         if not compileall.compile_dir(root, quiet=1, invalidation_mode=mode, stripdir=str(root), prependdir=place):
             raise BuildError("A module of the project is no Python that the image's interpreter understands (above).")
+
+
+def _add_kernels(folder: Path) -> None:
+    """Put the compiled kernels beside their source, as the image has no compiler; without one here it runs on torch.
+
+    They are kept by the name that their content gives them.
+    """
+    if not folder.is_dir():
+        return
+    build = runpy.run_path(str(folder / "build.py"))
+    kept = paths.cache() / "kernels" / build["library_name"]()
+    if not kept.is_file():
+        with step("Compiling the runtime's CPU kernels (seconds)"):
+            try:
+                build["build"](kept.parent)
+            except build["BuildError"] as error:
+                print(f"The image goes without: {error}")
+                return
+    (folder / "prebuilt").mkdir(exist_ok=True)
+    shutil.copy(kept, folder / "prebuilt")
 
 
 def _bootstrap_command() -> list[str]:
