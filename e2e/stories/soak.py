@@ -19,6 +19,8 @@ _IDLE_SECONDS = 60.0
 _SLACK_BYTES = 20 * 2**20
 _SLACK_SHARE = 0.05
 _SLACK_FILES = 4
+# One that is launched when the news comes, one under way, and what the news waits for a busy server.
+_STEPS_TO_DROP = 4
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,17 @@ class Report:
     last: Processes
     warm_until: float
 
+    def check(self) -> None:
+        """Every check that holds anywhere.
+
+        Raises:
+            AssertionError: says what was lost, left or grew.
+        """
+        self.check_every_request_ended_once()
+        self.check_nothing_was_computed_for_nobody()
+        self.check_nothing_is_left()
+        self.check_nothing_grew()
+
     def check_every_request_ended_once(self) -> None:
         """The server counts what the clients sent; of what they left it knows the ending, and no sequence has two."""
         account, counted = self.account, self.counted
@@ -89,6 +102,15 @@ class Report:
         assert 0 <= beyond <= account.abandoned
         assert endings["abort"] <= account.abandoned
         assert counted["wenxin_request_prompt_tokens_count:"] == sum(endings.values())
+
+    def check_nothing_was_computed_for_nobody(self) -> None:
+        """A sequence that the server ended, or whose client left, is dropped by the engine within a few steps."""
+        computed = self.counted["wenxin_generation_tokens_total:"]
+        wanted = self.counted["wenxin_request_generation_tokens_sum:"]
+        most = _STEPS_TO_DROP * (self.account.abandoned + self.account.ended["stop"])
+        assert 0 <= computed - wanted <= most, (
+            f"{computed:.0f} tokens were generated, {wanted:.0f} of them for somebody"
+        )
 
     def check_nothing_is_left(self) -> None:
         """An idle server holds no place and no block."""
@@ -157,13 +179,14 @@ async def _most_cached_tokens(client: httpx.AsyncClient, soak: Soak) -> int:
 
 async def _idle(client: httpx.AsyncClient, before: Mapping[str, float], account: Account) -> Mapping[str, float]:
     """Wait until every exchange is over and no sequence is open; a client that left may be noticed a moment later."""
-    async with asyncio.timeout(_IDLE_SECONDS):
-        while True:
-            load: dict[str, float] = (await client.get("/load")).raise_for_status().json()
-            counted = _responses(await _metrics(client)) - _responses(before)
-            if counted >= account.sent and not any(load[name] for name in ("running", "waiting", "kv_usage")):
-                return load
-            await asyncio.sleep(0.1)
+    deadline = time.monotonic() + _IDLE_SECONDS
+    while True:
+        load: dict[str, float] = (await client.get("/load")).raise_for_status().json()
+        counted = _responses(await _metrics(client)) - _responses(before)
+        if counted >= account.sent and not any(load[name] for name in ("running", "waiting", "kv_usage")):
+            return load
+        assert time.monotonic() < deadline, f"not idle: {load}, {counted:.0f} of {account.sent} answers are counted"
+        await asyncio.sleep(0.1)
 
 
 def _responses(metrics: Mapping[str, float]) -> float:
