@@ -29,7 +29,7 @@ class CpuKernels:
 
     def linear(self, weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """See `Kernels.linear`."""
-        return CpuLinear(self._library, PackedWeights([weight], [bias], int8=self._int8))
+        return CpuLinear(self._library, PackedWeights(self._library, [weight], [bias], int8=self._int8))
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """See `Kernels.rms_norm`."""
@@ -80,21 +80,28 @@ class CpuKernels:
         self, weight: Tensor, correction_bias: Tensor, top_k: int, norm_min: float
     ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """See `Kernels.router`."""
-        packed = PackedWeights([weight.float()], [None], int8=False)
+        packed = PackedWeights(self._library, [weight.float()], [None], int8=False)
         return CpuRouter(self._library, packed, correction_bias.float().flatten().contiguous(), top_k, norm_min)
 
     def experts(self, gate_up: Sequence[Tensor], down: Sequence[Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """See `Kernels.experts`."""
-        widen = PackedWeights(gate_up, [None] * len(gate_up), int8=self._int8)
-        return CpuExperts(self._library, widen, PackedWeights(down, [None] * len(down), int8=self._int8))
+        nothing = [None] * len(down)
+        widen = PackedWeights(self._library, gate_up, nothing, int8=self._int8)
+        narrow = PackedWeights(self._library, down, nothing, int8=self._int8)
+        return CpuExperts(self._library, widen, narrow)
 
 
 class PackedWeights:
     """Matrices of one kind, as an array that the kernels take; it keeps their memory alive."""
 
-    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None], *, int8: bool) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, weights: Sequence[Tensor], biases: Sequence[Tensor | None], *, int8: bool
+    ) -> None:
+        def prepare(memory: Tensor) -> None:
+            library.wx_large_pages(memory.data_ptr(), memory.nbytes)
+
         kind = kind_for(weights, int8=int8)
-        self._packed = [pack(weight, kind) for weight in weights]
+        self._packed = [pack(weight, kind, prepare) for weight in weights]
         self._biases = [None if bias is None else bias.float().contiguous() for bias in biases]
         self.array = (Weight * len(weights))(
             *(
@@ -124,6 +131,8 @@ class CpuLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map x [rows, in] to [rows, out]."""
+        if x.stride(1) != 1:
+            x = x.contiguous()
         rows = x.shape[0]
         out = x.new_empty((rows, self._out))
         self._function(self._array, DTYPES[x.dtype], rows, x.data_ptr(), x.stride(0), out.data_ptr(), self._out)

@@ -30,6 +30,7 @@ class Weight(ctypes.Structure):
 
 
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "wx_large_pages": (c_void_p, c_int64),
     "wx_threads": (c_int,),
     "wx_linear": (POINTER(Weight), c_int, c_int64, c_void_p, c_int64, c_void_p, c_int64),
     "wx_norm": (c_int, c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_float),
@@ -98,7 +99,8 @@ def _built_for_once() -> ctypes.CDLL | None:
 def _open(path: Path, *more_owners: int) -> ctypes.CDLL | None:
     """Load a library that nobody but this user or root can have written; None where there is no such file.
 
-    It is loaded through the open file that was looked at, so that it cannot be exchanged in between.
+    It is loaded through the open file that was looked at, so that it cannot be exchanged in between. The file stays
+    open: the loader knows libraries by their names, so this one must not come to mean another file.
 
     Raises:
         OSError: it cannot be loaded.
@@ -112,8 +114,9 @@ def _open(path: Path, *more_owners: int) -> ctypes.CDLL | None:
         if found.st_uid not in {0, os.geteuid(), *more_owners} or found.st_mode & _OTHERS_MAY_WRITE:
             raise PermissionError(f"{path} is not loaded: other users may have written it")
         return _described(ctypes.CDLL(f"/proc/self/fd/{file}"))
-    finally:
+    except OSError:
         os.close(file)
+        raise
 
 
 def _described(library: ctypes.CDLL) -> ctypes.CDLL:

@@ -18,7 +18,7 @@ typedef struct {
 } unit;
 
 // Unnormalised results of `queries` rows: the greatest score, the sum of exponentials (by lane), and the weighted sum
-// of values, [quad of columns][query][64].
+// of values, [panel of columns][query][64].
 typedef struct {
     float *top, *mass, *values;
 } partial;
@@ -27,13 +27,13 @@ typedef struct {
     const attention_call *call;
     const unit *units;
     int64_t count, parts;
-    int64_t queries, quads;  // most queries of a unit; columns of a head in 64s
+    int64_t queries, panels;  // most queries of a unit; columns of a head in 64s
     float *partials;         // [parts] where parts are spread over threads, else NULL
     atomic_int_fast64_t next, next_merge;
 } attention_job;
 
 INLINE int64_t partial_floats(const attention_job *job) {
-    return job->queries * (16 + VL + job->quads * COLUMNS);
+    return job->queries * (16 + VL + job->panels * PANEL);
 }
 
 static partial partial_at(const attention_job *job, float *memory) {
@@ -79,43 +79,42 @@ static void find_rows(const attention_call *c, const unit *u, int64_t first, int
     for (int64_t i = n; i < KEYS; i++) rows[i] = zeros;
 }
 
-// Keys as four panels [head_dim][16 keys].
+// Keys as a panel [head_dim][64 keys].
 static void panel_keys(const float *rows[KEYS], int64_t d, float *to) {
     for (int64_t key = 0; key < KEYS; key += VL) {
-        float *panel = to + key / PANEL * d * PANEL + key % PANEL;
         int64_t k = 0;
         for (; k + VL <= d; k += VL) {
             vf square[VL];
             UNROLL for (int i = 0; i < VL; i++) square[i] = load(rows[key + i] + k);
             transpose(square);
-            UNROLL for (int i = 0; i < VL; i++) store(panel + (k + i) * PANEL, square[i]);
+            UNROLL for (int i = 0; i < VL; i++) store(to + (k + i) * KEYS + key, square[i]);
         }
         for (; k < d; k++) {
-            for (int i = 0; i < VL; i++) panel[k * PANEL + i] = rows[key + i][k];
+            for (int i = 0; i < VL; i++) to[k * KEYS + key + i] = rows[key + i][k];
         }
     }
 }
 
-// Values as panels [64 keys][16 columns]; columns beyond the head are zeros.
-static void panel_values(const float *rows[KEYS], int64_t d, int64_t quads, float *to) {
-    for (int64_t column = 0; column < quads * COLUMNS; column += PANEL, to += KEYS * PANEL) {
+// Values as panels [64 keys][64 columns]; columns beyond the head are zeros.
+static void panel_values(const float *rows[KEYS], int64_t d, int64_t panels, float *to) {
+    for (int64_t column = 0; column < panels * PANEL; column += PANEL, to += KEYS * PANEL) {
         if (column + PANEL <= d) {
             for (int i = 0; i < KEYS; i++) memcpy(to + i * PANEL, rows[i] + column, PANEL * 4);
             continue;
         }
         memset(to, 0, KEYS * PANEL * 4);
-        for (int i = 0; i < KEYS && column < d; i++) memcpy(to + i * PANEL, rows[i] + column, (d - column) * 4);
+        for (int i = 0; i < KEYS; i++) memcpy(to + i * PANEL, rows[i] + column, (d - column) * 4);
     }
 }
 
-static void multiply(enum tile_kind kind, blocking blocks, const float *a, int64_t a_row, const float *b,
-                     int64_t panel, int64_t k, float *c, int first) {
-    const int step = STEP_OF((int)((blocks.rows + blocks.blocks - 1) / blocks.blocks));
-    for (int at = 0; at < QUAD; at += step) {
+static void multiply(enum tile_kind kind, blocking blocks, const float *a, int64_t a_row, const float *b, int64_t k,
+                     float *c, int first) {
+    const int columns = STEP_OF((int)((blocks.rows + blocks.blocks - 1) / blocks.blocks)) * STRIP;
+    for (int column = 0; column < PANEL; column += columns) {
         for (int64_t block = 0; block < blocks.blocks; block++) {
             const int64_t start = block_start(blocks, block), rows = block_start(blocks, block + 1) - start;
-            const tile_args args = {.a = a + start * a_row, .b = b + at * panel, .panel = panel, .k = k,
-                                    .c = c + start * COLUMNS + at * PANEL, .first = first};
+            const tile_args args = {.a = a + start * a_row, .b = b + column, .k = k,
+                                    .c = c + start * PANEL + column, .first = first};
             tiles[rows][kind](&args);
         }
     }
@@ -152,7 +151,7 @@ typedef struct {
 } workspace;
 
 static workspace workspace_of(const attention_job *job, float **rest) {
-    const int64_t d = job->call->head_dim, wide = job->quads * COLUMNS;
+    const int64_t d = job->call->head_dim, wide = job->panels * PANEL;
     const int64_t sizes[] = {job->queries * d, d * KEYS, wide * KEYS, job->queries * KEYS, KEYS * d, d};
     int64_t total = 2 * partial_floats(job);
     for (int i = 0; i < 6; i++) total += (sizes[i] + 15) / 16 * 16;
@@ -182,21 +181,21 @@ static void attend_part(const attention_job *job, const unit *u, int64_t part, c
         const int first = key == part * PART;
         find_rows(c, u, key, n, 0, w->wide, w->zeros, rows);
         panel_keys(rows, d, w->keys);
-        multiply(T_F32, blocks, w->queries, d, w->keys, d * PANEL, d, w->scores, 1);
+        multiply(T_F32, blocks, w->queries, d, w->keys, d, w->scores, 1);
         for (int64_t i = 0; i < queries; i++) {
             const float shrink =
                 soften(w->scores + i * KEYS, u->position + i / group + 1 - key, to.top + i, to.mass + i * VL);
             if (first || shrink == 1.0f) continue;
-            for (int64_t quad = 0; quad < job->quads; quad++) {
-                float *values = to.values + (quad * queries + i) * COLUMNS;
-                for (int k = 0; k < COLUMNS; k++) values[k] *= shrink;
+            for (int64_t panel = 0; panel < job->panels; panel++) {
+                float *values = to.values + (panel * queries + i) * PANEL;
+                for (int k = 0; k < PANEL; k++) values[k] *= shrink;
             }
         }
         find_rows(c, u, key, n, c->kv_heads * d, w->wide, w->zeros, rows);
-        panel_values(rows, d, job->quads, w->values);
-        for (int64_t quad = 0; quad < job->quads; quad++) {
-            multiply(T_F32_ROWS, blocks, w->scores, KEYS, w->values + quad * KEYS * COLUMNS, KEYS * PANEL, KEYS,
-                     to.values + quad * queries * COLUMNS, first);
+        panel_values(rows, d, job->panels, w->values);
+        for (int64_t panel = 0; panel < job->panels; panel++) {
+            multiply(T_F32_ROWS, blocks, w->scores, KEYS, w->values + panel * KEYS * PANEL, KEYS,
+                     to.values + panel * queries * PANEL, first);
         }
     }
 }
@@ -208,9 +207,9 @@ static void merge(const attention_job *job, int64_t queries, partial to, partial
         const float mine = to.top[i] == top ? 1.0f : exponential(all(to.top[i] - top))[0];
         const float other = from.top[i] == top ? 1.0f : exponential(all(from.top[i] - top))[0];
         store(to.mass + i * VL, load(to.mass + i * VL) * all(mine) + load(from.mass + i * VL) * all(other));
-        for (int64_t quad = 0; quad < job->quads; quad++) {
-            const int64_t at = (quad * queries + i) * COLUMNS;
-            for (int k = 0; k < COLUMNS; k++)
+        for (int64_t panel = 0; panel < job->panels; panel++) {
+            const int64_t at = (panel * queries + i) * PANEL;
+            for (int k = 0; k < PANEL; k++)
                 to.values[at + k] = to.values[at + k] * mine + from.values[at + k] * other;
         }
         to.top[i] = top;
@@ -224,7 +223,7 @@ static void finish(const attention_job *job, const unit *u, partial from) {
         const float scale = 1.0f / sum(load(from.mass + i * VL));
         const int64_t row = u->row + i / group, head = u->kv_head * group + i % group;
         for (int64_t k = 0; k < d; k++) {
-            const float x = from.values[(k / COLUMNS * queries + i) * COLUMNS + k % COLUMNS] * scale;
+            const float x = from.values[(k / PANEL * queries + i) * PANEL + k % PANEL] * scale;
             const int64_t at = (row * c->heads + head) * d + k;
             if (c->dtype == BF16) ((uint16_t *)c->out)[at] = to_bf16(x);
             else ((float *)c->out)[at] = x;
@@ -302,7 +301,7 @@ static void attend(const attention_call *call) {
     list_units(call, units);
     attention_job job = {.call = call, .units = units, .count = count};
     job.parts = units[count - 1].first_part + units[count - 1].parts;
-    job.quads = (call->head_dim + COLUMNS - 1) / COLUMNS;
+    job.panels = (call->head_dim + PANEL - 1) / PANEL;
     int64_t work = 0;
     for (int64_t i = 0; i < count; i++) {
         const int64_t queries = units[i].rows * group_of(call);

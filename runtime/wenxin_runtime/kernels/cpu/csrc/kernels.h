@@ -4,13 +4,13 @@
 
 enum dtype { F32, BF16 };           // of activations and of the KV cache
 enum weight_kind { W_F32, W_BF16, W_INT8 };
-enum { PANEL = 16, QUAD = 4, GROUP = 64 };  // outputs side by side; panels worked on at a time; inputs per int8 scale
+enum { PANEL = 64, GROUP = 64, STRIP = 16 };  // outputs side by side; inputs per int8 scale; outputs a tile counts in
 
-// One matrix [out, in] as packing.py lays it out: ceil(out / 64) * 4 panels of 16 outputs, missing ones being zero.
-//   W_F32   float [panel][in][16]
-//   W_BF16  uint32 [panel][ceil(in / 2)][16]: inputs 2i (low half) and 2i + 1 of one output
-//   W_INT8  uint32 [panel][in to a multiple of 64, / 4][16]: inputs 4i (lowest byte) to 4i + 3, and
-//           scales float [panel][in to a multiple of 64, / 64][16]
+// One matrix [out, in] as packing.py lays it out: panels of 64 outputs, missing ones being zero.
+//   W_F32   float [panel][in][64]
+//   W_BF16  uint32 [panel][ceil(in / 2)][64]: inputs 2i (low half) and 2i + 1 of one output
+//   W_INT8  uint32 [panel][in to a multiple of 64, / 4][64]: inputs 4i (lowest byte) to 4i + 3, and
+//           scales float [panel][in to a multiple of 64, / 64][64]
 typedef struct {
     int64_t out, in;
     const void *panels;

@@ -94,12 +94,12 @@ static void pack_all(const product *p) {
     for (int64_t block = 0; block < p->blocks.blocks; block++) pack_block(p, block);
 }
 
-static void compute_quads(experts_job *job, atomic_int_fast64_t *next, bool up) {
-    const int64_t quads = quads_of(up ? job->call->gate_up : job->call->down);
-    for (int64_t i; (i = atomic_fetch_add(next, 1)) < job->hit_count * quads;) {
-        const hit *h = job->hits + i / quads;
+static void compute_panels(experts_job *job, atomic_int_fast64_t *next, bool up) {
+    const int64_t panels = panels_of(up ? job->call->gate_up : job->call->down);
+    for (int64_t i; (i = atomic_fetch_add(next, 1)) < job->hit_count * panels;) {
+        const hit *h = job->hits + i / panels;
         const product p = up ? up_product(job, h) : down_product(job, h);
-        compute_quad(&p, i % quads);
+        compute_panel(&p, i % panels);
     }
 }
 
@@ -140,11 +140,11 @@ static void experts_region(void *arg, const team *team) {
         pack_all(&p);
     }
     team_wait(team);
-    compute_quads(job, &job->next[1], true);
+    compute_panels(job, &job->next[1], true);
     team_wait(team);
     for (int64_t i; (i = atomic_fetch_add(&job->next[2], 1)) < job->hit_count;) activate(job, job->hits + i);
     team_wait(team);
-    compute_quads(job, &job->next[3], false);
+    compute_panels(job, &job->next[3], false);
     team_wait(team);
     for (int64_t i; (i = atomic_fetch_add(&job->next[4], 1)) < job->call->rows;) mix_row(job, i);
 }

@@ -77,6 +77,9 @@ typedef struct {
 static void *work(void *given) {
     birth self = *(birth *)given;
     free(given);
+#if defined(__linux__)
+    pthread_setname_np(pthread_self(), "wenxin-kernels");
+#endif
     for (;;) {
         await_change(self.seen);
         self.seen = atomic_load_explicit(&pool.generation, memory_order_acquire);

@@ -6,10 +6,10 @@
 #include "pool.h"
 #include "tile.h"
 
-enum { COLUMNS = PANEL * QUAD, RANGE = 256 };  // inputs that stay in the first-level cache; a multiple of GROUP
+enum { RANGE = 128 };  // inputs that stay in the first-level cache; a multiple of GROUP
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t quads_of(const weight *w) { return (w->out + COLUMNS - 1) / COLUMNS; }
+INLINE int64_t panels_of(const weight *w) { return (w->out + PANEL - 1) / PANEL; }
 
 static enum tile_kind tile_for(const weight *w, int dtype) {
     if (w->kind == W_F32) return T_F32;
@@ -125,8 +125,8 @@ static void pack_block(const product *p, int64_t block) {
 }
 
 INLINE void store_row(const product *p, int64_t row, int64_t column, const float *c) {
-    const int64_t n = least(COLUMNS, p->w->out - column);
-    float biased[COLUMNS];
+    const int64_t n = least(PANEL, p->w->out - column);
+    float biased[PANEL];
     if (p->w->bias) {
         for (int64_t i = 0; i < n; i++) biased[i] = c[i] + p->w->bias[column + i];
         c = biased;
@@ -134,7 +134,7 @@ INLINE void store_row(const product *p, int64_t row, int64_t column, const float
     const int64_t at = row * p->y.stride + column;
     if (p->y_dtype == BF16) {
         uint16_t *to = (uint16_t *)p->y.data + at;
-        if (n == COLUMNS) narrow(c, to, COLUMNS);
+        if (n == PANEL) narrow(c, to, PANEL);
         else narrow(c, to, n);
     } else {
         memcpy((float *)p->y.data + at, c, n * 4);
@@ -142,35 +142,34 @@ INLINE void store_row(const product *p, int64_t row, int64_t column, const float
 }
 
 // Compute 64 outputs of all rows.
-static void compute_quad(const product *p, int64_t quad) {
+static void compute_panel(const product *p, int64_t panel) {
     const int per_word = p->kind == T_INT8 ? 4 : p->kind == T_F32 ? 1 : 2;  // inputs in 4 bytes of weight
-    const int64_t panel = p->inputs / per_word * PANEL, scales_panel = p->inputs / GROUP * PANEL;
     const int tallest = (int)((p->blocks.rows + p->blocks.blocks - 1) / p->blocks.blocks);
-    const int step = STEP_OF(tallest);
-    const int64_t range = p->blocks.blocks == 1 ? p->inputs : RANGE;
-    float *c = scratch(SCRATCH_TILE, p->blocks.rows * COLUMNS * 4);
-    for (int first_panel = 0; first_panel < QUAD; first_panel += step) {
-        const int64_t at = quad * QUAD + first_panel;
-        for (int64_t k = 0; k < p->inputs; k += range) {
+    const int columns = STEP_OF(tallest) * STRIP;
+    const int64_t range = p->blocks.blocks == 1 && columns == PANEL ? p->inputs : RANGE;
+    const uint32_t *weights = (const uint32_t *)p->w->panels + panel * (p->inputs / per_word) * PANEL;
+    const float *scales = p->w->scales ? p->w->scales + panel * (p->inputs / GROUP) * PANEL : NULL;
+    float *c = scratch(SCRATCH_TILE, p->blocks.rows * PANEL * 4);
+    for (int64_t k = 0; k < p->inputs; k += range) {
+        for (int column = 0; column < PANEL; column += columns) {
             for (int64_t block = 0; block < p->blocks.blocks; block++) {
                 const int64_t start = block_start(p->blocks, block);
                 const int rows = (int)(block_start(p->blocks, block + 1) - start);
                 const tile_args args = {
                     .a = (const char *)p->packed + (start * p->inputs + k * rows) * 4 / inputs_per_word(p),
                     .a_scales = packed_scales(p, start) + k / GROUP * rows,
-                    .b = (const uint32_t *)p->w->panels + at * panel + k / per_word * PANEL,
-                    .scales = p->w->scales ? p->w->scales + at * scales_panel + k / GROUP * PANEL : NULL,
-                    .panel = panel,
-                    .scales_panel = scales_panel,
+                    .b = weights + k / per_word * PANEL + column,
+                    .scales = scales ? scales + k / GROUP * PANEL + column : NULL,
                     .k = least(range, p->inputs - k),
-                    .c = c + start * COLUMNS + first_panel * PANEL,
+                    .c = c + start * PANEL + column,
                     .first = k == 0,
+                    .fetch = column == 0 && block == 0,
                 };
                 tiles[rows][p->kind](&args);
             }
         }
     }
-    for (int64_t row = 0; row < p->blocks.rows; row++) store_row(p, row, quad * COLUMNS, c + row * COLUMNS);
+    for (int64_t row = 0; row < p->blocks.rows; row++) store_row(p, row, panel * PANEL, c + row * PANEL);
 }
 
 // One row needs no packing where it is what the tile reads already, and else each thread makes its own copy.
@@ -188,7 +187,7 @@ static bool pack_single(product *p) {
 
 typedef struct {
     product product;
-    atomic_int_fast64_t next_block, next_quad;
+    atomic_int_fast64_t next_block, next_panel;
     int64_t chunk;
 } linear_job;
 
@@ -199,9 +198,9 @@ static void linear_region(void *arg, const team *team) {
         for (int64_t i; (i = atomic_fetch_add(&job->next_block, 1)) < mine.blocks.blocks;) pack_block(&mine, i);
         team_wait(team);
     }
-    const int64_t quads = quads_of(mine.w);
-    for (int64_t i; (i = atomic_fetch_add(&job->next_quad, job->chunk)) < quads;) {
-        for (int64_t quad = i; quad < least(i + job->chunk, quads); quad++) compute_quad(&mine, quad);
+    const int64_t panels = panels_of(mine.w);
+    for (int64_t i; (i = atomic_fetch_add(&job->next_panel, job->chunk)) < panels;) {
+        for (int64_t panel = i; panel < least(i + job->chunk, panels); panel++) compute_panel(&mine, panel);
     }
 }
 

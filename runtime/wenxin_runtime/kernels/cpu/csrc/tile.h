@@ -1,4 +1,4 @@
-// The innermost product: a few rows of activations times a quad of panels (64 outputs), over a range of inputs.
+// The innermost product: a few rows of activations times a panel (64 outputs), over a range of inputs.
 //
 // Every output is one chain of fused multiply-adds over the inputs (of int8 weights: groups of inputs) in order,
 // whatever the number of rows and however the inputs are cut into ranges. So a row's result does not depend on the rows beside it, bit for bit.
@@ -10,23 +10,26 @@
 #include <immintrin.h>
 #endif
 
-#define PV (PANEL / VL)  // vectors per panel
+#define PV (STRIP / VL)  // vectors per strip of 16 outputs
 enum { MOST_STEP = 4 };
 
-// Most rows that a tile's accumulators leave room for in the vector registers, and the panels side by side.
+// Most rows that a tile's accumulators leave room for in the vector registers, and the strips side by side.
 #if VL == 16
 enum { MOST_ROWS = 12 };
-#define STEP_OF(rows) ((rows) <= 2 ? 4 : 2)
+#define STEP_OF(rows) ((rows) <= 5 ? 4 : 2)
 #elif VL == 8
 enum { MOST_ROWS = 6 };
 #define STEP_OF(rows) ((rows) == 1 ? 4 : (rows) == 2 ? 2 : 1)
 #elif defined(__aarch64__)
 enum { MOST_ROWS = 6 };
-#define STEP_OF(rows) ((rows) == 1 ? 4 : (rows) <= 3 ? 2 : 1)
+#define STEP_OF(rows) ((rows) == 1 ? 4 : (rows) == 2 ? 2 : 1)
 #else
 enum { MOST_ROWS = 3 };
 #define STEP_OF(rows) ((rows) == 1 ? 2 : 1)
 #endif
+
+// The blocks of one product differ in height by one at most, and are walked with one step.
+_Static_assert(STEP_OF((MOST_ROWS + 1) / 2) == STEP_OF(MOST_ROWS), "blocks of rows need one step");
 
 // How the activations are packed for each kind of tile.
 enum tile_kind { T_F32, T_F32_ROWS, T_BF16, T_BF16_DOT, T_INT8, TILE_KINDS };
@@ -34,15 +37,15 @@ enum tile_kind { T_F32, T_F32_ROWS, T_BF16, T_BF16_DOT, T_INT8, TILE_KINDS };
 // Columns [column, column + STEP * 16) of c [rows][64] gain (or, with `first`, become) a * b.
 //   a       [k][rows] floats; T_BF16_DOT: uint32, a pair of inputs each; T_F32_ROWS: [rows][64];
 //           T_INT8: [k / 4][2][rows] words of two 16-bit numbers, inputs 0 and 2, then 1 and 3
-//   b       the first panel's first input; `panel` is the distance to the next panel, in elements of 4 bytes
+//   b       the first input's words of the first column
 //   k       inputs, a multiple of the kind's packing
 //   scales  T_INT8: the weights', as b; a_scales: the activations', [k / 64][rows]
 typedef struct {
     const void *a, *b;
     const float *scales, *a_scales;
-    int64_t panel, scales_panel, k;
+    int64_t k;
     float *c;
-    int first;
+    int first, fetch;
 } tile_args;
 typedef void tile_function(const tile_args *);
 
@@ -50,18 +53,18 @@ INLINE void take(const int rows, const int vectors, vf acc[MOST_ROWS][MOST_STEP 
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int v = 0; v < vectors; v++) {
             if (t->first) acc[r][v] = (vf){0};
-            else acc[r][v] = load(t->c + r * PANEL * QUAD + v * VL);
+            else acc[r][v] = load(t->c + r * PANEL + v * VL);
         }
     }
 }
 
 INLINE void give(const int rows, const int vectors, vf acc[MOST_ROWS][MOST_STEP * PV], const tile_args *t) {
     UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int v = 0; v < vectors; v++) store(t->c + r * PANEL * QUAD + v * VL, acc[r][v]);
+        UNROLL for (int v = 0; v < vectors; v++) store(t->c + r * PANEL + v * VL, acc[r][v]);
     }
 }
 
-// One input of every row, `apart` floats from row to row, times one vector per panel part.
+// One input of every row, `apart` floats from row to row, times the panel.
 INLINE void multiply_add(const int rows, const int vectors, vf acc[MOST_ROWS][MOST_STEP * PV], const float *a,
                          const int apart, const vf *b) {
     UNROLL for (int r = 0; r < rows; r++) {
@@ -70,10 +73,12 @@ INLINE void multiply_add(const int rows, const int vectors, vf acc[MOST_ROWS][MO
     }
 }
 
-// Few rows wait for memory: ask for what comes in half a microsecond.
-#define AHEAD_BYTES 2048
-INLINE void fetch_ahead(const int rows, const void *p) {
-    if (rows <= 4) __builtin_prefetch((const char *)p + AHEAD_BYTES, 0, 2);
+// The first to read a panel asks for what comes a few hundred nanoseconds later, in all of its columns.
+enum { AHEAD_BYTES = 2048, LINE_BYTES = 64 };
+INLINE void fetch_ahead(const tile_args *t, const void *w) {
+    if (!t->fetch) return;
+    UNROLL for (int i = 0; i < PANEL * 4 / LINE_BYTES; i++)
+        __builtin_prefetch((const char *)w + AHEAD_BYTES + i * LINE_BYTES, 0, 2);
 }
 
 INLINE void tile_f32(const int rows, const int step, const int by_rows, const tile_args *t) {
@@ -83,9 +88,9 @@ INLINE void tile_f32(const int rows, const int step, const int by_rows, const ti
     const float *a = t->a, *w = t->b;
     for (int64_t k = 0; k < t->k; k++, a += by_rows ? 1 : rows, w += PANEL) {
         vf b[MOST_STEP * PV];
-        UNROLL for (int v = 0; v < vectors; v++) b[v] = load(w + v / PV * t->panel + v % PV * VL);
-        UNROLL for (int p = 0; p < step; p++) fetch_ahead(rows, w + p * t->panel);
-        multiply_add(rows, vectors, acc, a, by_rows ? PANEL * QUAD : 1, b);
+        UNROLL for (int v = 0; v < vectors; v++) b[v] = load(w + v * VL);
+        fetch_ahead(t, w);
+        multiply_add(rows, vectors, acc, a, by_rows ? PANEL : 1, b);
     }
     give(rows, vectors, acc, t);
 }
@@ -99,8 +104,8 @@ INLINE void tile_bf16(const int rows, const int step, const tile_args *t) {
     for (int64_t k = 0; k < t->k; k += 2, a += 2 * rows, w += PANEL) {
         vu pair[MOST_STEP * PV];
         vf b[MOST_STEP * PV];
-        UNROLL for (int v = 0; v < vectors; v++) pair[v] = load_u32(w + v / PV * t->panel + v % PV * VL);
-        UNROLL for (int p = 0; p < step; p++) fetch_ahead(rows, w + p * t->panel);
+        UNROLL for (int v = 0; v < vectors; v++) pair[v] = load_u32(w + v * VL);
+        fetch_ahead(t, w);
         UNROLL for (int v = 0; v < vectors; v++) b[v] = low_half(pair[v]);
         multiply_add(rows, vectors, acc, a, 1, b);
         UNROLL for (int v = 0; v < vectors; v++) b[v] = high_half(pair[v]);
@@ -144,9 +149,9 @@ INLINE void tile_int8(const int rows, const int step, const tile_args *t) {
         }
         for (int i = 0; i < GROUP; i += 4, a += 2 * rows, w += PANEL) {
             vi even[MOST_STEP * PV], odd[MOST_STEP * PV];
-            UNROLL for (int p = 0; p < step; p++) fetch_ahead(rows, w + p * t->panel);
+            fetch_ahead(t, w);
             UNROLL for (int v = 0; v < vectors; v++) {
-                const vu four = load_u32(w + v / PV * t->panel + v % PV * VL);
+                const vu four = load_u32(w + v * VL);
                 even[v] = even_bytes(four);
                 odd[v] = odd_bytes(four);
             }
@@ -159,7 +164,7 @@ INLINE void tile_int8(const int rows, const int step, const tile_args *t) {
             }
         }
         UNROLL for (int v = 0; v < vectors; v++) {
-            const vf scale = load(scales + v / PV * t->scales_panel + v % PV * VL);
+            const vf scale = load(scales + v * VL);
             UNROLL for (int r = 0; r < rows; r++)
                 acc[r][v] += __builtin_convertvector(group[r][v], vf) * (scale * all(a_scales[r]));
         }
@@ -174,8 +179,8 @@ INLINE void tile_bf16_dot(const int rows, const int step, const tile_args *t) {
     const uint32_t *a = t->a, *w = t->b;
     for (int64_t k = 0; k < t->k; k += 2, a += rows, w += PANEL) {
         vu b[MOST_STEP];
-        UNROLL for (int v = 0; v < step; v++) b[v] = load_u32(w + v * t->panel);
-        UNROLL for (int p = 0; p < step; p++) fetch_ahead(rows, w + p * t->panel);
+        UNROLL for (int v = 0; v < step; v++) b[v] = load_u32(w + v * VL);
+        fetch_ahead(t, w);
         UNROLL for (int r = 0; r < rows; r++) {
             const __m512bh x = (__m512bh)_mm512_set1_epi32((int)a[r]);
             UNROLL for (int v = 0; v < step; v++)

@@ -1,0 +1,108 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from wenxin_runtime.kernels.cpu import library
+from wenxin_runtime.kernels.cpu.kernels import CpuKernels
+
+IN_A_CHILD = """
+import os, torch
+from wenxin_runtime.kernels.cpu import library
+from wenxin_runtime.kernels.cpu.kernels import CpuKernels
+torch.set_num_threads(3)
+linear = CpuKernels(library.load()).linear(torch.randn(512, 512))
+x = torch.randn(40, 512)
+wanted = linear(x)
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(linear(x), wanted) else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert torch.equal(linear(x), wanted)
+"""
+
+
+@pytest.fixture
+def threads(compiled):
+    yield compiled.wx_threads
+    compiled.wx_threads(torch.get_num_threads())
+
+
+def workers():
+    """The pool's own threads: (id, state, CPU ticks)."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        name, _, rest = (task / "stat").read_text().partition(" (")[2].rpartition(") ")
+        fields = rest.split()
+        if name == "wenxin-kernels":
+            found.append((task.name, fields[0], int(fields[11]) + int(fields[12])))
+    return sorted(found)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 0, 100000])
+def test_any_number_of_threads_gives_the_same_bits(compiled, threads, count):
+    linear, x = CpuKernels(compiled).linear(torch.randn(1000, 512)), torch.randn(40, 512)
+    threads(1)
+    wanted = linear(x)
+    threads(min(count, 7))
+    for _ in range(20):
+        assert torch.equal(linear(x), wanted)
+        assert torch.equal(linear(x[:1]), wanted[:1])
+
+
+def test_an_idle_pool_sleeps(compiled, threads):
+    threads(3)
+    CpuKernels(compiled).linear(torch.randn(1000, 512))(torch.randn(40, 512))
+    assert len(workers()) >= 2
+    wait_until(lambda: all(state == "S" for _, state, _ in workers()))
+    before = workers()
+    linear = torch.randn(400, 400)
+    for _ in range(50):
+        linear = linear @ linear.softmax(0)  # time passes
+    assert workers() == before
+
+
+def test_a_second_caller_gets_its_answer_too(compiled, threads):
+    threads(2)
+    linear, x = CpuKernels(compiled).linear(torch.randn(1000, 512)), torch.randn(40, 512)
+    wanted = linear(x)
+    right = []
+
+    def work():
+        right.append(all(torch.equal(linear(x), wanted) for _ in range(50)))
+
+    callers = [threading.Thread(target=work) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert right == [True] * 4
+
+
+def test_a_forked_child_computes_with_threads_of_its_own():
+    done = subprocess.run([sys.executable, "-c", IN_A_CHILD], timeout=120, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("threads")
+def test_the_pool_takes_torchs_number_of_threads():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        CpuKernels(library.load()).linear(torch.randn(1000, 512))(torch.randn(40, 512))
+    finally:
+        torch.set_num_threads(before)
+    assert len(workers()) >= 3
+    assert os.getpid() != int(workers()[0][0])
