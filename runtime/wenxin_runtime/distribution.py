@@ -1,8 +1,8 @@
 """Histograms that cost one bisection per value, however many sequences share it.
 
-prometheus_client's own takes a lock and walks the buckets for every value: 256 streams of 100 tokens a second would
-spend a tenth of the server's one thread in it. Here the thread that observes also answers /metrics, so there is no
-lock, and equal values are added at once.
+prometheus_client's own takes a lock and walks the buckets for every value: 0.2 ms for each step of 256 streams, in the
+thread that has to write to all of them. Here the thread that observes also answers /metrics, so there is no lock, and
+equal values, which the gaps of one step mostly are, are added at once.
 """
 
 from bisect import bisect_left

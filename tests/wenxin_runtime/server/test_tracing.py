@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -189,8 +190,9 @@ async def test_what_was_not_sent_yet_is_sent_when_the_server_stops(
 
 
 async def test_a_collector_that_is_gone_disturbs_no_request_and_no_stop(
-    start: Start, caplog: pytest.LogCaptureFixture
+    start: Start, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("wenxin_runtime.server.spans._CLOSE_SECONDS", 0.1)
     async with collecting() as gone:
         pass
     caplog.set_level(logging.ERROR)
@@ -219,6 +221,15 @@ async def test_opentelemetrys_own_variables_switch_tracing_on_and_off(
         with monkeypatch.context() as off:
             off.setenv(name, value)
             assert isinstance(tracing_of(RuntimeConfig(model_dir="x")), Untraced)
+
+
+def test_nothing_of_opentelemetry_is_loaded_where_nobody_asks_for_traces() -> None:
+    code = (
+        "import sys; from wenxin_runtime.config import RuntimeConfig; from wenxin_runtime.server import serve, tracing;"
+        "tracing.tracing_of(RuntimeConfig(model_dir='x'));"
+        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
 
 
 @pytest.fixture
