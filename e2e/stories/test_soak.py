@@ -12,7 +12,7 @@ from e2e.stories.endpoint import Endpoint
 from e2e.stories.soak import Process, Soak, run
 
 CONTEXT = 2048
-WARM_UP_SECONDS, SECONDS = 15.0, 75.0
+WARM_UP_SECONDS, SECONDS = 15.0, 60.0
 # The server's own default, --max-request-bytes.
 BODY_LIMIT = 16 * 2**20
 # A leak of time is one that grows with the requests served; what two cores do beside each other is below this.
