@@ -60,19 +60,36 @@ static void pack_queries(const attention_call *c, const unit *u, blocking blocks
     }
 }
 
-// Where the keys (or, `offset` further, the values) of tokens [first, first + n) lie, as rows of floats; the rows up to
-// KEYS are zeros. `wide` holds converted rows.
-static void find_rows(const attention_call *c, const unit *u, int64_t first, int64_t n, int64_t offset, float *wide,
-                      const float *zeros, const float *rows[KEYS]) {
-    const int32_t *table = c->tables + u->sequence * c->table_stride;
+// Where the keys of tokens [first, first + n) lie; their values are `values_offset` bytes further.
+static void find_tokens(const attention_call *c, const unit *u, int64_t first, int64_t n, const char *tokens[KEYS]) {
+    const int32_t *table = c->tables + u->sequence * c->table_stride + first / c->block_size;
+    const int64_t size = c->dtype == BF16 ? 2 : 4, token_bytes = 2 * c->kv_heads * c->head_dim * size;
+    int64_t offset = first % c->block_size;
+    for (int64_t i = 0; i < n; table++, offset = 0) {
+        const int64_t slot = *table * c->block_size + offset;
+        const char *token = (const char *)c->cache + slot * token_bytes + u->kv_head * c->head_dim * size;
+        for (; offset < c->block_size && i < n; offset++, i++, token += token_bytes) tokens[i] = token;
+    }
+}
+
+INLINE int64_t values_offset(const attention_call *c) { return c->kv_heads * c->head_dim * (c->dtype == BF16 ? 2 : 4); }
+
+INLINE void fetch_row(const attention_call *c, const char *row) {
+    const int64_t bytes = c->head_dim * (c->dtype == BF16 ? 2 : 4);
+    for (int64_t i = 0; i < bytes; i += LINE_BYTES) __builtin_prefetch(row + i, 0, 2);
+}
+
+// Keys or values of n tokens as rows of floats; the rows up to KEYS are zeros. `wide` holds converted rows. What is
+// needed next, the rows of `next` at `next_offset`, is fetched meanwhile: it lies scattered over the cache.
+static void widen_rows(const attention_call *c, const char *tokens[KEYS], int64_t n, int64_t offset,
+                       const char *next[KEYS], int64_t next_n, int64_t next_offset, float *wide, const float *zeros,
+                       const float *rows[KEYS]) {
     const int64_t d = c->head_dim;
+    for (int64_t i = 0; i < next_n; i++) fetch_row(c, next[i] + next_offset);
     for (int64_t i = 0; i < n; i++) {
-        const int64_t token = first + i;
-        const int64_t slot = table[token / c->block_size] * c->block_size + token % c->block_size;
-        const int64_t at = (slot * 2 * c->kv_heads + u->kv_head) * d + offset;
-        rows[i] = (const float *)c->cache + at;
+        rows[i] = (const float *)(tokens[i] + offset);
         if (c->dtype == BF16) {
-            widen((const uint16_t *)c->cache + at, wide + i * d, d);
+            widen((const uint16_t *)(tokens[i] + offset), wide + i * d, d);
             rows[i] = wide + i * d;
         }
     }
@@ -175,11 +192,13 @@ static void attend_part(const attention_job *job, const unit *u, int64_t part, c
         to.top[i] = -INFINITY;
         store(to.mass + i * VL, (vf){0});
     }
-    for (int64_t key = part * PART; key < end; key += KEYS) {
-        const float *rows[KEYS];
-        const int64_t n = least(KEYS, end - key);
+    const char *here[KEYS], *next[KEYS];
+    const float *rows[KEYS];
+    int64_t n = least(KEYS, end - part * PART), next_n;
+    if (n > 0) find_tokens(c, u, part * PART, n, here);
+    for (int64_t key = part * PART; key < end; key += KEYS, n = next_n) {
         const int first = key == part * PART;
-        find_rows(c, u, key, n, 0, w->wide, w->zeros, rows);
+        widen_rows(c, here, n, 0, here, n, values_offset(c), w->wide, w->zeros, rows);
         panel_keys(rows, d, w->keys);
         multiply(T_F32, blocks, w->queries, d, w->keys, d, w->scores, 1);
         for (int64_t i = 0; i < queries; i++) {
@@ -191,12 +210,15 @@ static void attend_part(const attention_job *job, const unit *u, int64_t part, c
                 for (int k = 0; k < PANEL; k++) values[k] *= shrink;
             }
         }
-        find_rows(c, u, key, n, c->kv_heads * d, w->wide, w->zeros, rows);
+        next_n = least(KEYS, end - key - KEYS);
+        if (next_n > 0) find_tokens(c, u, key + KEYS, next_n, next);
+        widen_rows(c, here, n, values_offset(c), next, next_n, 0, w->wide, w->zeros, rows);
         panel_values(rows, d, job->panels, w->values);
         for (int64_t panel = 0; panel < job->panels; panel++) {
             multiply(T_F32_ROWS, blocks, w->scores, KEYS, w->values + panel * KEYS * PANEL, KEYS,
                      to.values + panel * queries * PANEL, first);
         }
+        memcpy(here, next, sizeof here);
     }
 }
 
