@@ -60,6 +60,7 @@ docs: setup ## Write docs/reference from the code and docs/performance.md from t
 
 .PHONY: bench
 bench: setup ## Measure us and the peers side by side; results go to bench/results
+	$(BIN)/python -m bench.cpu_kernels
 	$(BIN)/python -m bench.offline
 	$(BIN)/python -m bench.fairness
 	$(BIN)/python -m bench.serve
