@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _PANEL = 64
+_PANELS_AT_ONCE = 64
 GROUP = 64
 """Inputs that share one int8 scale."""
 
@@ -24,6 +25,14 @@ class Kind(IntEnum):
     INT8 = 2
 
 
+# Dtype in memory, inputs in a word of 4 bytes, and what the number of inputs is padded to a multiple of.
+_LAYOUTS = {
+    Kind.FLOAT32: (torch.float32, 1, 1),
+    Kind.BFLOAT16: (torch.bfloat16, 2, 2),
+    Kind.INT8: (torch.int8, 4, GROUP),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Packed:
     """One matrix.
@@ -32,7 +41,7 @@ class Packed:
         kind: What `panels` holds.
         out: Outputs.
         inputs: Inputs.
-        panels: [panels, words, 64] of 4 bytes each, as bytes: one, two or four inputs in a word.
+        panels: [panels, words, 64, inputs of a word]; a word has 4 bytes.
         scales: float32 [panels, groups, 64] of an int8 weight.
     """
 
@@ -55,39 +64,44 @@ def kind_for(weights: Sequence[Tensor], *, int8: bool) -> Kind:
 
 
 def pack(weight: Tensor, kind: Kind, prepare: Callable[[Tensor], None] = lambda _: None) -> Packed:
-    """Lay out weight [out, in], float32 or bfloat16; `prepare` gets the memory for the panels before it is written."""
+    """Lay out weight [out, in], float32 or bfloat16; `prepare` gets the memory for the panels before it is written.
+
+    It is done in parts: next to the largest matrix of a model there may be no room for a few more copies of it.
+    """
     out, inputs = weight.shape
-    if kind == Kind.INT8:
-        steps, scales = _quantised(weight)
-        return Packed(kind, out, inputs, _panels(steps, 4, prepare), _panels(scales, 1, prepare).view(torch.float32))
-    if kind == Kind.BFLOAT16:
-        return Packed(kind, out, inputs, _panels(_padded(weight.bfloat16(), 2), 2, prepare), None)
-    return Packed(kind, out, inputs, _panels(_padded(weight.float(), 1), 1, prepare), None)
+    dtype, per_word, unit = _LAYOUTS[kind]
+    count, padded = -(-out // _PANEL), -(-inputs // unit) * unit
+    panels = torch.empty((count, padded // per_word, _PANEL, per_word), dtype=dtype)
+    prepare(panels)
+    scales = torch.empty((count, padded // GROUP, _PANEL)) if kind == Kind.INT8 else None
+    for first in range(0, count, _PANELS_AT_ONCE):
+        last = min(first + _PANELS_AT_ONCE, count)
+        part = weight[first * _PANEL : last * _PANEL]
+        part = F.pad(part, (0, padded - inputs, 0, (last - first) * _PANEL - part.shape[0]))
+        if scales is not None:
+            part, steps = _quantised(part.float())
+            scales[first:last] = _side_by_side(steps, 1)[..., 0]
+        panels[first:last] = _side_by_side(part, per_word)
+    return Packed(kind, out, inputs, panels, scales)
 
 
 def holds_bfloat16(weight: Tensor) -> bool:
     """Tell whether every value of a tensor is a bfloat16 one."""
-    return weight.dtype == torch.bfloat16 or not bool((weight.contiguous().view(torch.int32) & 0xFFFF).any())
+    if weight.dtype == torch.bfloat16:
+        return True
+    parts = torch.split(weight.contiguous().view(torch.int32), _PANEL * _PANELS_AT_ONCE)
+    return not any(bool((part & 0xFFFF).any()) for part in parts)
 
 
 def _quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Round each output's groups of inputs to 255 steps between their greatest magnitudes; give steps and scales."""
-    groups = _padded(weight.float(), GROUP)
-    groups = groups.view(groups.shape[0], -1, GROUP)
+    """Round each output's groups of inputs to 255 steps between their greatest magnitudes; give numbers and scales."""
+    groups = weight.view(weight.shape[0], -1, GROUP)
     scales = groups.abs().amax(dim=-1) / 127
     # A group of zeros has scale 0.
-    steps = (groups / scales.clamp(min=torch.finfo(torch.float32).tiny)[..., None]).round_().to(torch.int8)
-    return steps.flatten(1), scales
+    numbers = (groups / scales.clamp(min=torch.finfo(torch.float32).tiny)[..., None]).round_()
+    return numbers.to(torch.int8).flatten(1), scales
 
 
-def _padded(weight: Tensor, unit: int) -> Tensor:
-    out, inputs = weight.shape
-    return F.pad(weight, (0, -inputs % unit, 0, -out % _PANEL)) if inputs % unit or out % _PANEL else weight
-
-
-def _panels(weight: Tensor, per_word: int, prepare: Callable[[Tensor], None]) -> Tensor:
-    """Bring [out, in] into [panels, words, 64] with `per_word` inputs in each word."""
-    words = weight.contiguous().view(weight.shape[0] // _PANEL, _PANEL, -1, per_word).transpose(1, 2)
-    panels = torch.empty(words.shape, dtype=weight.dtype)
-    prepare(panels)
-    return panels.copy_(words).view(torch.int32)
+def _side_by_side(weight: Tensor, per_word: int) -> Tensor:
+    """See [out, in] as [panels, words, 64, inputs of a word]."""
+    return weight.view(weight.shape[0] // _PANEL, _PANEL, -1, per_word).transpose(1, 2)

@@ -38,3 +38,12 @@ def dtype(request):
 @pytest.fixture(autouse=True)
 def same_numbers():
     torch.manual_seed(45)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """test_pool.py has as many as it likes; elsewhere they would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

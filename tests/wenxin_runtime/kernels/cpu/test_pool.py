@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.wenxin_runtime.kernels.gpu.steps import make_step
 from wenxin_runtime.kernels.cpu import library
 from wenxin_runtime.kernels.cpu.kernels import CpuKernels
 
@@ -51,15 +52,39 @@ def wait_until(condition):
         time.sleep(0.001)
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 0, 100000])
-def test_any_number_of_threads_gives_the_same_bits(compiled, threads, count):
-    linear, x = CpuKernels(compiled).linear(torch.randn(1000, 512)), torch.randn(40, 512)
-    threads(1)
-    wanted = linear(x)
-    threads(min(count, 7))
-    for _ in range(20):
-        assert torch.equal(linear(x), wanted)
-        assert torch.equal(linear(x[:1]), wanted[:1])
+def everything(kernels):
+    """One call of each kernel, large enough to be worth a team."""
+    dice = torch.Generator().manual_seed(4)
+
+    def random(*shape):
+        return torch.randn(shape, generator=dice)
+
+    linear, x = kernels.linear(random(1000, 512)), random(40, 512)
+    yield linear(x)
+    yield linear(x[:1])
+    for sequences in ([(3000, 1)], [(70, 70), (200, 1)]):  # parts spread over threads, and units
+        step, blocks = make_step(sequences, 16, torch.device("cpu"))
+        cache = random(blocks, 16, 4, 32)
+        yield kernels.attend(random(step.slots.shape[0], 8, 32), cache, step)
+    experts = kernels.experts([random(128, 512) for _ in range(8)], [random(512, 64) for _ in range(8)])
+    chosen, weights = kernels.router(random(8, 512), random(1, 8), 3, 1e-12)(random(400, 512))
+    yield experts(random(400, 512), chosen, weights)
+    yield kernels.rms_norm(random(100, 512), random(512), 1e-5)
+    yield kernels.silu_and_mul(random(100, 1024))
+
+
+def test_any_number_of_threads_gives_the_same_bits(compiled, threads):
+    kernels = CpuKernels(compiled)
+
+    def on(count):
+        torch.manual_seed(45)
+        threads(count)
+        return list(everything(kernels))
+
+    wanted = on(1)
+    for count in (2, 5, 0):
+        for _ in range(3):
+            assert all(torch.equal(got, alone) for got, alone in zip(on(count), wanted, strict=True))
 
 
 def test_an_idle_pool_sleeps(compiled, threads):
