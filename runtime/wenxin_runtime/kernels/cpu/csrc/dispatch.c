@@ -11,48 +11,36 @@
 #define EXPORT __attribute__((visibility("default")))
 
 extern const kernel_table kernels_baseline;
-#if defined(__x86_64__)
-#ifdef HAS_AVX2
-extern const kernel_table kernels_avx2;
-#endif
-#ifdef HAS_AVX512
-extern const kernel_table kernels_avx512;
-#endif
-#ifdef HAS_AVX512BF16
-extern const kernel_table kernels_avx512bf16;
-#endif
-#endif
 
-static bool has_avx2(void) {
 #if defined(__x86_64__)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-    return false;
-#endif
-}
+static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 static bool has_avx512(void) {
-#if defined(__x86_64__)
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-#else
-    return false;
-#endif
 }
+
+static bool has_avx512bf16(void) {
+    return has_avx512() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+}
+
+#define OFFER(ISA)                                                                      \
+    do {                                                                                \
+        extern const kernel_table kernels_##ISA;                                        \
+        if (has_##ISA() && (!name || !strcmp(name, #ISA))) return &kernels_##ISA;       \
+    } while (0)
+#endif
 
 // The best table this CPU can run, or with a name that very one; NULL where there is none.
 static const kernel_table *find(const char *name) {
-#if defined(__x86_64__)
 #ifdef HAS_AVX512BF16
-    if (has_avx512() && __builtin_cpu_supports("avx512bf16") && (!name || !strcmp(name, "avx512bf16")))
-        return &kernels_avx512bf16;
+    OFFER(avx512bf16);
 #endif
 #ifdef HAS_AVX512
-    if (has_avx512() && (!name || !strcmp(name, "avx512"))) return &kernels_avx512;
+    OFFER(avx512);
 #endif
 #ifdef HAS_AVX2
-    if (has_avx2() && (!name || !strcmp(name, "avx2"))) return &kernels_avx2;
-#endif
+    OFFER(avx2);
 #endif
     return !name || !strcmp(name, "baseline") ? &kernels_baseline : NULL;
 }
