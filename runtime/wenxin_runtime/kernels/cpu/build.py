@@ -33,7 +33,12 @@ _FLAGS = (
 _AVX2 = ("-mavx2", "-mfma")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq")
 _INSTRUCTION_SETS: dict[str, dict[str, tuple[str, ...]]] = {
-    "x86_64": {"baseline": (), "avx2": _AVX2, "avx512": _AVX512, "avx512bf16": (*_AVX512, "-mavx512vnni", "-mavx512bf16")},
+    "x86_64": {
+        "baseline": (),
+        "avx2": _AVX2,
+        "avx512": _AVX512,
+        "avx512bf16": (*_AVX512, "-mavx512vnni", "-mavx512bf16"),
+    },
 }
 _ANYWHERE: dict[str, tuple[str, ...]] = {"baseline": ()}
 
