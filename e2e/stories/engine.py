@@ -4,11 +4,11 @@ import signal
 
 from e2e.stories.endpoint import Endpoint
 
-# Run in the container. Only these processes have the module's name as a word of their command line.
+# Run in the container: `python3 -m MODULE` is what they all are started as.
 _SIGNAL = """
 import os, pathlib, sys
 for found in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-    if sys.argv[1].encode() in found.read_bytes().split(b"\0")[:4]:
+    if found.read_bytes().split(bytes(1))[1:3] == [b"-m", sys.argv[1].encode()]:
         os.kill(int(found.parent.name), int(sys.argv[2]))
         print(found.parent.name)
 """

@@ -37,7 +37,7 @@ SPECS: dict[str, list[Any]] = {
     "engine": [{"maxNumSeqs": 0}, {"maxNumSeqs": 4097}, {"queueSize": 0}, {"maxBatchedTokens": 15},
                {"prefixCaching": "no"}, {"unknown": 1}],
     "maxModelLen": [0, 1, 10_000_001],
-    "quantization": ["none", "int8", "int4", "", 8, None],
+    "quantization": ["none", "int8", "int4", "", 8],
     "engine.stallTimeout": ["0s", "5m", "24h", "25h", "5", ""],
     "monitoring": [{}, {"otlpEndpoint": ""}, {"unknown": 1}],
     "monitoring.otlpEndpoint": ["http://c", "https://c.obs.svc.cluster.local:4318/v1/traces", "http://[::1]:4318",
