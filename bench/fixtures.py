@@ -16,11 +16,20 @@ VARIANTS: dict[str, dict[str, str]] = {
 _SPECIAL_TOKENS = 10
 
 
-def write_model(directory: Path, size: str) -> Path:
-    """Write a checkpoint in bfloat16, as the released ones are stored."""
+def write_model(directory: Path, size: str, dtype: str = "bfloat16") -> Path:
+    """Write a checkpoint, by default in bfloat16, as the released ones are stored."""
     command = (sys.executable, "-m", "wenxin_runtime", "fixture", str(directory), f"--arch={ARCHITECTURES[size]}")
-    subprocess.run([*command, f"--size={size}", "--dtype=bfloat16"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, f"--size={size}", f"--dtype={dtype}"], check=True, stdout=subprocess.DEVNULL)
     return directory
+
+
+def stored_dtype(device: str) -> str:
+    """Choose what a comparison's checkpoint is stored in.
+
+    On a CPU float32, so that fp32 means four bytes a weight for everybody: of a bfloat16 checkpoint our engine keeps
+    two, whatever it computes in.
+    """
+    return "float32" if device == "cpu" else "bfloat16"
 
 
 def prompt(dice: random.Random, vocabulary: int, length: int) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recording = Recording(plan.device, quick=options.quick)
     failures: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="wenxin-bench-") as scratch:
-        model_dir = fixtures.write_model(Path(scratch) / "model", plan.size)
+        model_dir = fixtures.write_model(Path(scratch) / "model", plan.size, fixtures.stored_dtype(plan.device))
         config = read_model_config(model_dir)
         measured = list(_variants(plan, model_dir, config, failures))
     environment = recording.facts()

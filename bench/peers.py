@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plan = _plan(options)
     recording = Recording(plan.device, quick=options.quick)
     with tempfile.TemporaryDirectory(prefix="wenxin-bench-") as scratch:
-        model_dir = fixtures.write_model(Path(scratch) / "model", plan.size)
+        model_dir = fixtures.write_model(Path(scratch) / "model", plan.size, fixtures.stored_dtype(plan.device))
         config = read_model_config(model_dir)
         contestants = [*_own(plan, model_dir), *_transformers(plan, model_dir)]
         if plan.device == "cpu" and not options.without_llama_cpp:

@@ -65,9 +65,16 @@ class Stream:
 
 
 @contextmanager
-def streaming(client: httpx.Client, model: str, max_tokens: int) -> Iterator[Stream]:
-    """A stream of exactly `max_tokens` tokens, unless somebody disturbs it."""
-    body = {"model": model, "prompt": "你好", "max_tokens": max_tokens, "ignore_eos": True, "stream": True}
+def streaming(client: httpx.Client, model: str, max_tokens: int, choices: int = 1) -> Iterator[Stream]:
+    """A stream of `choices` answers of exactly `max_tokens` tokens, unless somebody disturbs it."""
+    body = {
+        "model": model,
+        "prompt": "你好",
+        "max_tokens": max_tokens,
+        "ignore_eos": True,
+        "stream": True,
+        "n": choices,
+    }
     with client.stream("POST", "/v1/completions", json=body) as response:
         response.raise_for_status()
         yield Stream(response)

@@ -9,7 +9,7 @@ from e2e.stories.streams import streaming
 
 def test_a_stream_ends_with_an_error_event_and_the_endpoint_recovers(tiny: Endpoint) -> None:
     name = tiny.pod()["metadata"]["name"]
-    with tiny.client() as client, streaming(client, tiny.name, max_tokens=8000) as stream:
+    with tiny.client() as client, streaming(client, tiny.name, max_tokens=8000, choices=8) as stream:
         signal_engine(tiny, signal.SIGKILL)
         ending = stream.rest()
     assert ending.error, ending

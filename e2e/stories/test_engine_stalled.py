@@ -11,7 +11,7 @@ def test_a_stream_of_a_hung_engine_ends_with_an_error_event_and_the_endpoint_rec
     tiny.apply(engine={"stallTimeout": "5s"})
     tiny.ready()
     name = tiny.pod()["metadata"]["name"]
-    with tiny.client() as client, streaming(client, tiny.name, max_tokens=8000) as stream:
+    with tiny.client() as client, streaming(client, tiny.name, max_tokens=8000, choices=8) as stream:
         signal_engine(tiny, signal.SIGSTOP)
         ending = stream.rest()
     assert ending.error, ending

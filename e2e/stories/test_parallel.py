@@ -51,7 +51,7 @@ def test_a_size_that_does_not_divide_the_model_changes_nothing(shared: Endpoint)
 
 
 def test_a_lost_rank_ends_the_group_with_its_number_and_the_group_comes_back(shared: Endpoint) -> None:
-    with shared.client() as client, streaming(client, shared.name, max_tokens=8000) as stream:
+    with shared.client() as client, streaming(client, shared.name, max_tokens=8000, choices=8) as stream:
         signal_follower(shared, signal.SIGKILL)
         ending = stream.rest()
     assert ending.error, ending
