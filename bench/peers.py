@@ -30,9 +30,10 @@ from wenxin_runtime.weights.model_config import ModelConfig, read_model_config
 
 _LOAD_SECONDS = 600
 _PREFILL, _SINGLE = "prefill", "1 sequence"
-# How many of the first tokens must be the same in fp32: later ones may differ where two logits are as good as equal.
+# How many of the first tokens must be the same in fp32, and which share of all: among 103,424 random logits two soon
+# are as good as equal, and behind a token that differs nothing is compared. Another model agrees in next to none.
 _SAME_FIRST_TOKENS = 1
-_SAME_SHARE = 0.9
+_SAME_SHARE = 0.5
 _TOKENS_OF_A_PASS = {"cpu": 512, "cuda": 8192}
 
 
