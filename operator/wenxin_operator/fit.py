@@ -15,6 +15,8 @@ UTILIZATION = 0.9
 STEP_TOKENS = 8192
 """Tokens of the largest step: the default of --max-num-batched-tokens on a GPU."""
 
+MOST_GPUS_OF_A_NODE = 16
+
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # CUDA's context, its libraries' workspaces, the captured decode graphs.
 _OVERHEAD = GIB
@@ -86,12 +88,14 @@ class Layout:
     Attributes:
         tensor: GPUs that share every layer.
         footprint: What each of them holds.
+        kv_cache: Bytes that each has for keys and values; negative where not even the weights fit.
         missing: Bytes that each lacks for what is demanded; 0 where it fits.
         concurrency: Sequences of the demanded length that its KV cache holds.
     """
 
     tensor: int
     footprint: Footprint
+    kv_cache: int
     missing: int
     concurrency: int
 
@@ -132,7 +136,7 @@ def layout(facts: ModelFacts, demand: Demand, card: int, tensor: int) -> Layout:
     left = int(card * UTILIZATION) - found.fixed
     wanted = demand.concurrency * demand.context * found.kv_per_token
     concurrency = max(0, left) // (demand.context * found.kv_per_token)
-    return Layout(tensor, found, max(0, wanted - left), concurrency)
+    return Layout(tensor, found, left, max(0, wanted - left), concurrency)
 
 
 def _weight_bytes(facts: ModelFacts, demand: Demand, tensor: int) -> int:

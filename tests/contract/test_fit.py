@@ -25,6 +25,7 @@ from wenxin_runtime.models import MODELS
 from wenxin_runtime.models.builder import Builder
 from wenxin_runtime.parallel.ranks import Alone
 from wenxin_runtime.parallel.sharding import Shard, sizes_that_work
+from wenxin_runtime.weights.checkpoint import open_checkpoint
 from wenxin_runtime.weights.model_config import ModelConfig, read_model_config
 from wenxin_runtime.weights.names import expected_shapes
 
@@ -128,7 +129,8 @@ def test_a_real_model_holds_what_is_computed_of_its_inspection(arch: str, tmp_pa
     printed = msgspec.json.decode(msgspec.json.encode(weights.inspect(fixture.write(tmp_path, arch=arch))))
     facts = parse(ModelFacts, printed)
     assert isinstance(facts, ModelFacts)
-    loaded = load(RuntimeConfig(model_dir=str(tmp_path), device="cpu", cpu_threads=1), Alone())
+    config = RuntimeConfig(model_dir=str(tmp_path), device="cpu", cpu_threads=1)
+    loaded = load(config, open_checkpoint(tmp_path), Alone())
     computed = fit.footprint(facts, fit.Demand(1024, dtype="float32"), 1)
     assert loaded.block_bytes == computed.kv_per_token * loaded.config.block_size
 

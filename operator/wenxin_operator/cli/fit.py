@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from wenxin_operator import fit
 from wenxin_operator.api.status import ModelFacts
 
-_MOST_GPUS_OF_A_NODE = 16
 _WIDTHS = (10, 6, 13, 11, 14, 11)
 
 
@@ -28,14 +27,13 @@ def _rows(facts: ModelFacts, demand: fit.Demand) -> Iterator[tuple[str, ...]]:
         if not found.fits:
             yield name, "-", f"{found.tensor} GPUs lack {_gib(found.missing)} each"
             continue
-        left = int(card * fit.UTILIZATION) - found.footprint.fixed
-        sizes = (_gib(size) for size in (found.footprint.weights, found.footprint.step, left))
+        sizes = (_gib(size) for size in (found.footprint.weights, found.footprint.step, found.kv_cache))
         yield name, str(found.tensor), *sizes, str(found.concurrency)
 
 
 def _smallest(facts: ModelFacts, demand: fit.Demand, card: int) -> fit.Layout:
     """The fewest GPUs that fit, or the most that one node has."""
-    found = [each for each in fit.layouts(facts, demand, card) if each.tensor <= _MOST_GPUS_OF_A_NODE]
+    found = [each for each in fit.layouts(facts, demand, card) if each.tensor <= fit.MOST_GPUS_OF_A_NODE]
     return next((each for each in found if each.fits), found[-1])
 
 

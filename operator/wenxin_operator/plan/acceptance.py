@@ -8,8 +8,6 @@ from wenxin_operator.errors import SpecError
 from wenxin_operator.observe import DeploymentSnapshot
 from wenxin_operator.target import Target, VerifiedModel
 
-_MOST_GPUS_OF_A_NODE = 16
-
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -58,7 +56,7 @@ def _uneven(spec: DeploymentSpec, model: VerifiedModel) -> SpecError | None:
     if sizes and tensor not in sizes:
         return SpecError(
             f"spec.parallelism.tensor: {tensor} does not divide model {model.name}; "
-            f"{', '.join(str(size) for size in sizes if size <= _MOST_GPUS_OF_A_NODE)} do",
+            f"{', '.join(str(size) for size in sizes if size <= fit.MOST_GPUS_OF_A_NODE)} do",
             reason="TensorSizeUneven",
         )
     if spec.parallelism.expert and sizes and (not experts or experts % tensor):

@@ -89,18 +89,16 @@ def check(config: RuntimeConfig) -> Checkpoint:
     return checkpoint
 
 
-def load(config: RuntimeConfig, ranks: Ranks, progress: Progress | None = None) -> Loaded:
+def load(config: RuntimeConfig, checkpoint: Checkpoint, ranks: Ranks, progress: Progress | None = None) -> Loaded:
     """Read this rank's part of the checkpoint.
 
     Raises:
-        CheckpointError: the model directory cannot be served.
         ConfigError: the flags do not fit the machine or the checkpoint.
     """
     device = device_of(config, ranks.rank)
     dtype = dtype_of(config, device)
     if device.type == "cpu":
         torch.set_num_threads(config.cpu_threads or max(1, machine.usable_cores() // ranks.size))
-    checkpoint = open_checkpoint(config.model_dir)
     shard = Shard(checkpoint.config, ranks.rank, ranks.size, config.enable_expert_parallel)
     source = CheckpointSource(checkpoint, device, dtype, progress, shard)
     kernels = choose(device, dtype, config.quantization)

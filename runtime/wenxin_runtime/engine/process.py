@@ -120,9 +120,9 @@ def connected(to_engine: str, from_engine: str) -> Iterator[Channel]:
 def run(config: RuntimeConfig, channel: Channel, on_loss: Callable[[RankLost], None]) -> int:
     """Start the engine and serve; tell the server why, if it cannot go on. Returns the exit code."""
     try:
-        check(config)
+        checkpoint = check(config)
         with assembled(config, on_loss) as team:
-            started = start(config, channel.progress, team)
+            started = start(config, channel.progress, team, checkpoint)
             channel.send(started.ready)
             serve(started.engine, channel)
     except ServerGone:

@@ -47,8 +47,15 @@ class Started:
     ready: Ready
 
 
-def start(config: RuntimeConfig, progress: Progress | None = None, team: Team | None = None) -> Started:
+def start(
+    config: RuntimeConfig,
+    progress: Progress | None = None,
+    team: Team | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Started:
     """Load the checkpoint, size and allocate the KV cache, generate one token; all of it on every rank of the team.
+
+    A `checkpoint` that `check` has opened is not opened again.
 
     Raises:
         CheckpointError: the model directory cannot be served.
@@ -56,9 +63,9 @@ def start(config: RuntimeConfig, progress: Progress | None = None, team: Team | 
     """
     begun = time.perf_counter()
     limits = _limits(config, device_of(config))
-    checkpoint = check(config)
+    checkpoint = checkpoint or check(config)
     constraints = _constraints(checkpoint)
-    loaded = load(config, team.ranks if team else Alone(), progress)
+    loaded = load(config, checkpoint, team.ranks if team else Alone(), progress)
     starting = _Starting(loaded, team, limits)
     size = starting.cache_size()
     runner = starting.runner(size.blocks, replays=size.max_model_len)

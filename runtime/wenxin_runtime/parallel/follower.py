@@ -23,6 +23,7 @@ from wenxin_runtime.parallel.leader import packed_size, unpack
 from wenxin_runtime.parallel.orders import Allocate, Budget, Forward, Order, Score, Stop
 from wenxin_runtime.parallel.team import join
 from wenxin_runtime.telemetry import set_up_logging
+from wenxin_runtime.weights.checkpoint import open_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parent = os.getppid()
     _die_with_parent()
     try:
-        follower = Follower(load(config, join(config, options.rank, options.store_port)))
+        ranks = join(config, options.rank, options.store_port)
+        follower = Follower(load(config, open_checkpoint(config.model_dir), ranks))
         for order in _orders(options.orders, lambda: os.getppid() == parent):
             follower.follow(order)
     except RuntimeFailure as failure:

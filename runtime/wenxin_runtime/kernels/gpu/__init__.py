@@ -13,11 +13,12 @@ from torch import Tensor
 from wenxin_runtime.kernels.gpu.activation import silu_and_mul
 from wenxin_runtime.kernels.gpu.attention import attend
 from wenxin_runtime.kernels.gpu.experts import Experts
-from wenxin_runtime.kernels.gpu.linear import Int8Linear, PlainLinear
+from wenxin_runtime.kernels.gpu.linear import Int8Linear
 from wenxin_runtime.kernels.gpu.norm import add_rms_norm_, rms_norm
 from wenxin_runtime.kernels.gpu.rotary import rotate_and_write_
 from wenxin_runtime.kernels.gpu.router import Router
 from wenxin_runtime.layers.attention import AttentionInput
+from wenxin_runtime.layers.linear import PlainLinear
 
 
 class GpuKernels:

@@ -1,7 +1,6 @@
-"""Linear layers: the vendor's library for weights as they are, one kernel of our own for int8 ones."""
+"""Linear layers with int8 weights; weights as they are go to the vendor's library (`layers.linear.PlainLinear`)."""
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -11,20 +10,8 @@ from wenxin_runtime.kernels.gpu.language import LAUNCH, narrow
 from wenxin_runtime.kernels.gpu.product import Tiles, multiply, quantize, tiles_for
 
 
-class PlainLinear:
-    """x @ weight.T + bias by cuBLAS or hipBLAS."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self._weight = weight.contiguous()
-        self._bias = bias
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map x [rows, in] to [rows, out]."""
-        return F.linear(x, self._weight, self._bias)
-
-
 class Int8Linear:
-    """The same with one signed byte per weight and one scale per output: at few rows, half the bytes to wait for."""
+    """x @ weight.T + bias, one signed byte per weight and one scale per output: at few rows, half the bytes to read."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self._weight, self._scales = quantize(weight)
