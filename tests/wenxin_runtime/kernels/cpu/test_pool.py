@@ -88,14 +88,15 @@ def test_any_number_of_threads_gives_the_same_bits(compiled, threads):
 
 
 def test_an_idle_pool_sleeps(compiled, threads):
-    threads(3)
-    CpuKernels(compiled).linear(torch.randn(1000, 512))(torch.randn(40, 512))
+    linear = CpuKernels(compiled).linear(torch.randn(1000, 512))
+    threads(3)  # after the kernels, which take torch's number
+    linear(torch.randn(40, 512))
     # A worker that came too late for the region may not even have its name yet.
     wait_until(lambda: len(found := workers()) >= 2 and all(state == "S" for _, state, _ in found))
     before = workers()
-    linear = torch.randn(400, 400)
+    square = torch.randn(400, 400)
     for _ in range(50):
-        linear = linear @ linear.softmax(0)  # time passes
+        square = square @ square.softmax(0)  # time passes
     assert workers() == before
 
 
