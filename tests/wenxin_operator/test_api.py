@@ -69,6 +69,11 @@ def test_a_source_that_leads_nowhere_or_out_of_the_claim_is_refused(source: str)
     ("fields", "words"),
     [
         ({"parallelism": {"tensor": 3}}, "spec.parallelism.tensor: must be 1, 2, 4, 8, 16, 32 or 64"),
+        ({"parallelism": {"data": 6}}, "spec.parallelism.data: must be 1, 2, 4, 8, 16, 32 or 64"),
+        ({"parallelism": {"nodes": 17}}, "spec.parallelism.nodes: Input should be less than or equal to 16"),
+        ({"parallelism": {"tensor": 4, "nodes": 3}}, "parallelism.nodes must divide them"),
+        ({"parallelism": {"tensor": 2, "nodes": 4}}, "parallelism.nodes must divide them"),
+        ({"parallelism": {"redundantExperts": 2}}, "spec.parallelism: parallelism.redundantExperts needs"),
         ({"model": {}}, "spec.model: give exactly one of model.ref and model.source"),
         ({"model": {"ref": "a", "source": "pvc://a/b"}}, "spec.model: give exactly one of"),
         ({"replicas": -1}, "spec.replicas: Input should be greater than or equal to 0"),
@@ -128,3 +133,8 @@ def test_the_terms_of_an_affinity_may_be_absent() -> None:
 def test_terms_that_nothing_can_be_merged_into_are_refused(terms: Any) -> None:
     required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
     assert "nodeSelectorTerms must be a list of terms" in refusal(pod={"affinity": {"nodeAffinity": required}})
+
+
+@pytest.mark.parametrize(("layout", "ranks"), [({}, 1), ({"tensor": 8, "nodes": 2}, 8), ({"tensor": 2, "data": 4}, 8)])
+def test_a_replica_has_tensor_times_data_ranks(layout: dict[str, int], ranks: int) -> None:
+    assert spec(parallelism=layout).parallelism.ranks == ranks

@@ -93,6 +93,7 @@ def test_kubectl_get_shows_what_matters_first() -> None:
         {"engine": {"maxNumSeqs": 2}, "accelerator": {"resource": "none"}},
         {"pod": {"tolerations": [{"key": "a"}], "topologySpreadConstraints": [{"topologyKey": "zone"}]}},
         {"pod": {"resources": {"limits": {"cpu": 2}}}, "drain": {"delay": "1s"}},
+        {"parallelism": {"tensor": 2, "nodes": 2}},
     ],
 )
 def test_the_api_server_and_the_models_apply_the_same_defaults(spec: dict[str, Any]) -> None:

@@ -4,14 +4,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
-from wenxin_operator.api.fields import DurationUpTo, Endpoint, Part, Source, require, rule
+from wenxin_operator.api.fields import DurationUpTo, Endpoint, Part, Source, require, rule, rules
 from wenxin_operator.api.pod import PodOverrides
 from wenxin_operator.api.status import Condition
 
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
 _ONE_MODEL = "give exactly one of model.ref and model.source"
-_TENSOR = "must be 1, 2, 4, 8, 16, 32 or 64: no other number cuts these models evenly"
+_POWER = "must be 1, 2, 4, 8, 16, 32 or 64: no other number cuts these models evenly"
+_NODES = "parallelism.tensor times parallelism.data is the ranks of a replica: parallelism.nodes must divide them"
+_REDUNDANT = "parallelism.redundantExperts needs parallelism.expert: only whole experts can have a replica"
 _PRODUCTS = "accelerator.products chooses among GPUs; with accelerator.resource none there are none"
 
 
@@ -35,19 +37,56 @@ class ModelChoice(Part):
         return self
 
 
-class Parallelism(Part):
-    """How one replica is spread over GPUs."""
+PowerOfTwo = Annotated[
+    int,
+    require(lambda value: value in _SIZES, _POWER),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 64, **rule(f"self in {_SIZES}", _POWER)}),
+]
 
-    tensor: Annotated[
-        int,
-        require(lambda value: value in _SIZES, _TENSOR),
-        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 64, **rule(f"self in {_SIZES}", _TENSOR)}),
-    ] = 1
-    """GPUs of one node that share each layer's weights. A WenxinModel's status.facts.tensorParallelSizes says which
-    values its model takes. Without GPUs, as many processes share them."""
+
+class Parallelism(Part):
+    """How one replica is spread over GPUs and nodes. It has tensor times data ranks, one for each GPU."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("self.tensor * self.data % self.nodes == 0", _NODES),
+            ("self.redundantExperts == 0 || self.expert", _REDUNDANT),
+        )
+    )
+
+    tensor: PowerOfTwo = 1
+    """GPUs that share each layer's weights. A WenxinModel's status.facts.tensorParallelSizes says which values its
+    model takes. Without GPUs, as many processes share them."""
+    data: PowerOfTwo = 1
+    """Groups of `tensor` GPUs, each with attention weights and a KV cache of its own and a part of the requests; one
+    scheduler serves them all. Worth its memory for a mixture of experts, whose experts all groups share where `expert`
+    is true."""
     expert: bool = False
-    """Whether whole experts are spread over these GPUs, rather than a part of each held by all. For a mixture of
-    experts only."""
+    """Whether whole experts are spread over all of a replica's GPUs, rather than a part of each held by all. For a
+    mixture of experts only."""
+    redundant_experts: int = Field(default=0, ge=0, le=1024)
+    """Places for second copies of the experts that are asked most, over all GPUs of a replica. The model's experts and
+    these together must be a multiple of the GPUs. Needs `expert`."""
+    nodes: int = Field(default=1, ge=1, le=16)
+    """Pods that make one replica, each with its equal part of the GPUs. More than one is a group that starts, serves
+    and goes together; see docs/multi-node.md."""
+
+    @property
+    def ranks(self) -> int:
+        """GPUs of a replica, or processes where there are no GPUs."""
+        return self.tensor * self.data
+
+    @model_validator(mode="after")
+    def _nodes_share_the_ranks_evenly(self) -> Self:
+        if self.ranks % self.nodes:
+            raise ValueError(_NODES)
+        return self
+
+    @model_validator(mode="after")
+    def _only_whole_experts_have_replicas(self) -> Self:
+        if self.redundant_experts and not self.expert:
+            raise ValueError(_REDUNDANT)
+        return self
 
 
 class Accelerator(Part):
@@ -121,7 +160,8 @@ class DeploymentSpec(Part):
     """Runtime image. Unset, it is the one the operator was installed with, so that an upgrade of the operator rolls
     out its runtime."""
     replicas: int = Field(default=1, ge=0, le=1000)
-    """Number of pods. `kubectl scale` and a HorizontalPodAutoscaler set it through /scale."""
+    """Number of replicas: of pods, or of groups of pods where parallelism.nodes is more than 1. `kubectl scale` and a
+    HorizontalPodAutoscaler set it through /scale."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Data type of weights and activations; auto is bfloat16 on a GPU and float32 on a CPU."""
     quantization: Literal["none", "int8"] = "none"
@@ -166,13 +206,13 @@ class DeploymentStatus(Part):
     observed_generation: int | None = None
     """The metadata.generation that this status describes."""
     replicas: int = 0
-    """Pods that exist and are not on their way out, of any revision."""
+    """Pods that exist and are not on their way out, of any revision; of a group of pods, the first stands for all."""
     ready_replicas: int = 0
     """Those of them that are ready."""
     selector: str | None = Field(default=None, max_length=512)
-    """Selects the serving pods: what /scale tells an autoscaler."""
+    """Selects the serving pods, of a group the first: what /scale tells an autoscaler."""
     gpus: int = 0
-    """GPUs that the serving pods hold or wait for."""
+    """GPUs that the replicas hold or wait for, those of all pods of a group included."""
     endpoint: str | None = Field(default=None, max_length=512)
     """Base URL for OpenAI clients in the cluster."""
     model: ServedModel | None = None

@@ -13,7 +13,7 @@ def render(spec: DeploymentSpec, deployment: str) -> str:
         spec: The deployment's spec.
         deployment: Its name, which the model is served under unless the spec says otherwise.
     """
-    engine = spec.engine
+    engine, parallelism = spec.engine, spec.parallelism
     values: dict[str, object] = {
         "host": "0.0.0.0",
         "port": PORT,
@@ -21,7 +21,10 @@ def render(spec: DeploymentSpec, deployment: str) -> str:
         "device": "cpu" if spec.accelerator.resource == "none" else "cuda",
         "dtype": spec.dtype,
         "quantization": spec.quantization if spec.quantization != "none" else None,
-        "tensor-parallel-size": spec.parallelism.tensor if spec.parallelism.tensor != 1 else None,
+        "tensor-parallel-size": parallelism.tensor if parallelism.tensor != 1 else None,
+        "data-parallel-size": parallelism.data if parallelism.data != 1 else None,
+        "nnodes": parallelism.nodes if parallelism.nodes != 1 else None,
+        "num-redundant-experts": parallelism.redundant_experts or None,
         "max-model-len": spec.max_model_len,
         "max-num-seqs": engine.max_num_seqs,
         "queue-size": engine.queue_size,
@@ -33,7 +36,7 @@ def render(spec: DeploymentSpec, deployment: str) -> str:
     }
     # What is not asked for is left out: an image of an older release, which lacks the flag, goes on being served.
     lines = [f"--{flag}={value}" for flag, value in values.items() if value is not None]
-    if spec.parallelism.expert:
+    if parallelism.expert:
         lines.append("--enable-expert-parallel")
     lines.append("--enable-prefix-caching" if engine.prefix_caching else "--no-enable-prefix-caching")
     return "\n".join(lines) + "\n"

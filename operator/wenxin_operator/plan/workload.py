@@ -71,7 +71,12 @@ def revision_of(manifest: Raw) -> str:
 
 def gpus_per_pod(spec: DeploymentSpec) -> int:
     """GPUs that one pod holds."""
-    return 0 if spec.accelerator.resource == "none" else spec.parallelism.tensor
+    return gpus_per_replica(spec) // spec.parallelism.nodes
+
+
+def gpus_per_replica(spec: DeploymentSpec) -> int:
+    """GPUs of all pods of one replica."""
+    return 0 if spec.accelerator.resource == "none" else spec.parallelism.ranks
 
 
 def rolling_update(spec: DeploymentSpec) -> Raw:
