@@ -27,7 +27,7 @@ from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.engine.engine import Engine
 from wenxin_runtime.engine.startup import start
 from wenxin_runtime.ipc import SamplingParams, Submit
-from wenxin_runtime.parallel.ranks import Ranks
+from wenxin_runtime.parallel.ranks import Mesh, Ranks
 from wenxin_runtime.parallel.team import Team, assembled
 from wenxin_runtime.weights.model_config import ModelConfig, read_model_config
 
@@ -75,6 +75,10 @@ class CountingRanks:
         """See `Ranks.least`."""
         return self._ranks.least(number)
 
+    def exchange(self, x: Tensor, sends: Sequence[int], receives: Sequence[int]) -> Tensor:
+        """See `Ranks.exchange`."""
+        return self._ranks.exchange(x, sends, receives)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write the result."""
@@ -119,8 +123,8 @@ def _measure(plan: Plan, model_dir: Path, ranks: int) -> Iterator[Row]:
         enable_prefix_caching=False,
     )
     with assembled(config, _lost) as team:
-        counting = CountingRanks(team.ranks)
-        engine = start(config, team=Team(counting, team.followers)).engine
+        counting = CountingRanks(team.mesh.world)
+        engine = start(config, team=Team(Mesh(counting, counting), team.followers)).engine
         for batch in plan.batches:
             seconds, moved = _decode(plan, engine, read_model_config(model_dir), counting, team, batch)
             yield {

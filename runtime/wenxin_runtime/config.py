@@ -20,6 +20,8 @@ def _flag(default: Any, help: str, **argparse_options: Any) -> Any:  # noqa: A00
 
 _AT_LEAST_ONE = (
     "tensor_parallel_size",
+    "data_parallel_size",
+    "nnodes",
     "max_num_seqs",
     "block_size",
     "max_model_len",
@@ -28,7 +30,15 @@ _AT_LEAST_ONE = (
     "cpu_threads",
     "max_request_bytes",
 )
-_NOT_NEGATIVE = ("queue_size", "shutdown_delay", "drain_timeout", "max_logprobs", "engine_stall_timeout")
+_NOT_NEGATIVE = (
+    "queue_size",
+    "shutdown_delay",
+    "drain_timeout",
+    "max_logprobs",
+    "engine_stall_timeout",
+    "num_redundant_experts",
+    "node_rank",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +66,21 @@ class RuntimeConfig:
         action=argparse.BooleanOptionalAction,
     )
     tensor_parallel_size: int = _flag(1, "devices that share every layer, one process each")
-    enable_expert_parallel: bool = _flag(
-        False, "spread whole experts over the devices, not a part of each", action=argparse.BooleanOptionalAction
+    data_parallel_size: int = _flag(
+        1, "groups of --tensor-parallel-size devices; each computes the attention of other requests"
     )
+    enable_expert_parallel: bool = _flag(
+        False,
+        "spread whole experts over all devices of all groups, not a part of each over those of a group",
+        action=argparse.BooleanOptionalAction,
+    )
+    num_redundant_experts: int = _flag(
+        0, "with expert parallelism: places for copies of the busiest experts of each layer, all devices together"
+    )
+    nnodes: int = _flag(1, "machines that the devices are spread over evenly; the same flags go to each of them")
+    node_rank: int = _flag(0, "number of this machine; 0 serves the requests, the others compute with it")
+    master_addr: str = _flag("127.0.0.1", "name or address of machine 0, as the others reach it")
+    master_port: int = _flag(29500, "port on machine 0 at which its own and the others' processes report")
     max_model_len: int | None = _flag(None, "longest prompt plus answer in tokens (default: the checkpoint's context)")
     max_num_seqs: int = _flag(32, "sequences that run at the same time (the slots)")
     queue_size: int = _flag(100, "requests that may wait for a slot; one more is answered 503 with Retry-After")
@@ -125,6 +147,30 @@ class RuntimeConfig:
             raise ConfigError(f"--port must lie between 0 and 65535, got {self.port}")
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ConfigError(f"--gpu-memory-utilization must lie in (0, 1], got {self.gpu_memory_utilization}")
+        self._check_ranks()
+
+    @property
+    def world_size(self) -> int:
+        """Devices that compute one model, one process each."""
+        return self.tensor_parallel_size * self.data_parallel_size
+
+    @property
+    def ranks_of_node(self) -> int:
+        """Those of them on one machine."""
+        return self.world_size // self.nnodes
+
+    def _check_ranks(self) -> None:
+        if not 0 < self.master_port <= 65535:
+            raise ConfigError(f"--master-port must lie between 1 and 65535, got {self.master_port}")
+        if self.node_rank >= self.nnodes:
+            raise ConfigError(f"--node-rank {self.node_rank} must be less than --nnodes {self.nnodes}")
+        if self.world_size % self.nnodes:
+            raise ConfigError(
+                f"--nnodes {self.nnodes} does not divide the {self.world_size} devices of --tensor-parallel-size "
+                f"{self.tensor_parallel_size} and --data-parallel-size {self.data_parallel_size}"
+            )
+        if self.num_redundant_experts and not self.enable_expert_parallel:
+            raise ConfigError("--num-redundant-experts needs --enable-expert-parallel: else no expert is busier here")
 
 
 def flag_of(name: str) -> str:

@@ -23,11 +23,11 @@ from wenxin_runtime.fixture.shapes import SHAPES
 from wenxin_runtime.kernels.reference import ReferenceKernels
 from wenxin_runtime.models import MODELS
 from wenxin_runtime.models.builder import Builder
-from wenxin_runtime.parallel.ranks import Alone
+from wenxin_runtime.parallel.ranks import ALONE
 from wenxin_runtime.parallel.sharding import Shard, sizes_that_work
 from wenxin_runtime.weights.checkpoint import open_checkpoint
 from wenxin_runtime.weights.model_config import ModelConfig, read_model_config
-from wenxin_runtime.weights.names import expected_shapes
+from wenxin_runtime.weights.names import EMBEDDING, HEAD, expected_shapes
 
 RELEASED_300B: dict[str, Any] = SHAPES["ernie4_5_moe"]["21b-a3b"] | {
     "hidden_size": 8192,
@@ -63,6 +63,14 @@ class Shapes:
 
     def stored(self, name: str) -> Tensor:
         return self(name)
+
+    @property
+    def shares_table(self) -> bool:
+        return self.shard.config.tie_word_embeddings and self.shard.head == self.shard.vocabulary
+
+    def head(self) -> Tensor:
+        whole = torch.empty(self._shapes[EMBEDDING], device="meta", dtype=self.dtype)
+        return whole[self.shard.slices(HEAD, self._shapes[EMBEDDING])].clone()
 
 
 def facts_of(config: ModelConfig) -> ModelFacts:
@@ -120,7 +128,7 @@ def test_weights_of_every_rank_of_a_released_model_are_as_computed(
     facts = facts_of(config).model_copy(update={"dtype": demand.dtype})
     for size in {1, 2, 8 if config.num_kv_heads > 4 else 4}:
         shard = Shard(config, size - 1, size, expert_parallel=bool(config.moe))
-        model = MODELS[config.architecture](Builder(config, Shapes(shard, dtype), ReferenceKernels(), Alone()))
+        model = MODELS[config.architecture](Builder(config, Shapes(shard, dtype), ReferenceKernels(), ALONE))
         assert fit.footprint(facts, demand, size).weights == pytest.approx(held_bytes(model), rel=0.001), size
 
 
@@ -130,7 +138,7 @@ def test_a_real_model_holds_what_is_computed_of_its_inspection(arch: str, tmp_pa
     facts = parse(ModelFacts, printed)
     assert isinstance(facts, ModelFacts)
     config = RuntimeConfig(model_dir=str(tmp_path), device="cpu", cpu_threads=1)
-    loaded = load(config, open_checkpoint(tmp_path), Alone())
+    loaded = load(config, open_checkpoint(tmp_path), ALONE)
     computed = fit.footprint(facts, fit.Demand(1024, dtype="float32"), 1)
     assert loaded.block_bytes == computed.kv_per_token * loaded.config.block_size
 

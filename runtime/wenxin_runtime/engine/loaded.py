@@ -14,8 +14,8 @@ from wenxin_runtime.kernels import Kernels, choose
 from wenxin_runtime.kernels.reference import ReferenceKernels
 from wenxin_runtime.models import MODELS
 from wenxin_runtime.models.builder import Builder
-from wenxin_runtime.parallel.ranks import Ranks
-from wenxin_runtime.parallel.sharding import Shard, check_size
+from wenxin_runtime.parallel.ranks import Mesh
+from wenxin_runtime.parallel.sharding import Shard, check_layout
 from wenxin_runtime.weights.checkpoint import Checkpoint, open_checkpoint
 from wenxin_runtime.weights.loading import CheckpointSource, Progress
 
@@ -27,7 +27,7 @@ class Loaded:
     config: RuntimeConfig
     checkpoint: Checkpoint
     shard: Shard
-    ranks: Ranks
+    mesh: Mesh
     device: torch.device
     dtype: torch.dtype
     kernels: Kernels
@@ -50,8 +50,8 @@ class Loaded:
         Raises:
             ConfigError: none is left.
         """
-        if self.device.type == "cpu":  # whose memory the ranks share
-            return kv_cache.cpu_budget(self.config, machine.available_memory() // self.ranks.size)
+        if self.device.type == "cpu":  # whose memory the ranks of a node share
+            return kv_cache.cpu_budget(self.config, machine.available_memory() // self.config.ranks_of_node)
         free, total = torch.cuda.mem_get_info()
         return kv_cache.gpu_budget(self.config, total, total - free, step_bytes)
 
@@ -78,36 +78,52 @@ def check(config: RuntimeConfig) -> Checkpoint:
 
     Raises:
         CheckpointError: the model directory cannot be served.
-        ConfigError: the model cannot be cut into --tensor-parallel-size parts, or there are fewer GPUs.
+        ConfigError: the model cannot be cut into so many parts, or there are fewer GPUs.
     """
     checkpoint = open_checkpoint(config.model_dir)
-    size = config.tensor_parallel_size
-    check_size(checkpoint.config, size, expert_parallel=config.enable_expert_parallel)
-    found = torch.cuda.device_count()
-    if config.device != "cpu" and 0 < found < size:
-        raise ConfigError(f"--tensor-parallel-size {size}: this machine has {found} GPUs, one is needed for each rank")
+    check_layout(
+        checkpoint.config,
+        config.tensor_parallel_size,
+        data=config.data_parallel_size,
+        expert_parallel=config.enable_expert_parallel,
+        redundant_experts=config.num_redundant_experts,
+    )
+    needed, found = config.ranks_of_node, torch.cuda.device_count()
+    if config.device != "cpu" and 0 < found < needed:
+        raise ConfigError(
+            f"--tensor-parallel-size {config.tensor_parallel_size} with --data-parallel-size "
+            f"{config.data_parallel_size} on {config.nnodes} nodes: this machine has {found} GPUs, and needs {needed}, "
+            "one for each of its ranks"
+        )
     return checkpoint
 
 
-def load(config: RuntimeConfig, checkpoint: Checkpoint, ranks: Ranks, progress: Progress | None = None) -> Loaded:
+def load(config: RuntimeConfig, checkpoint: Checkpoint, mesh: Mesh, progress: Progress | None = None) -> Loaded:
     """Read this rank's part of the checkpoint.
 
     Raises:
         ConfigError: the flags do not fit the machine or the checkpoint.
     """
-    device = device_of(config, ranks.rank)
+    device = device_of(config, mesh.world.rank % config.ranks_of_node)
     dtype = dtype_of(config, device)
     if device.type == "cpu":
-        torch.set_num_threads(config.cpu_threads or max(1, machine.usable_cores() // ranks.size))
-    shard = Shard(checkpoint.config, ranks.rank, ranks.size, config.enable_expert_parallel)
+        torch.set_num_threads(config.cpu_threads or max(1, machine.usable_cores() // config.ranks_of_node))
+    shard = Shard(
+        checkpoint.config,
+        mesh.tensor.rank,
+        mesh.tensor.size,
+        expert_parallel=config.enable_expert_parallel,
+        group=mesh.group,
+        groups=mesh.groups,
+    )
     source = CheckpointSource(checkpoint, device, dtype, progress, shard)
     kernels = choose(device, dtype, config.quantization)
-    model = MODELS[checkpoint.config.architecture](Builder(checkpoint.config, source, kernels, ranks))
-    return Loaded(config, checkpoint, shard, ranks, device, dtype, kernels, model)
+    model = MODELS[checkpoint.config.architecture](Builder(checkpoint.config, source, kernels, mesh))
+    return Loaded(config, checkpoint, shard, mesh, device, dtype, kernels, model)
 
 
-def device_of(config: RuntimeConfig, rank: int = 0) -> torch.device:
-    """Choose a rank's device.
+def device_of(config: RuntimeConfig, index: int = 0) -> torch.device:
+    """Choose the device of a node's rank number `index`.
 
     Raises:
         ConfigError: a GPU is wanted, and there is none.
@@ -115,7 +131,7 @@ def device_of(config: RuntimeConfig, rank: int = 0) -> torch.device:
     found = torch.cuda.is_available()
     if config.device == "cuda" and not found:
         raise ConfigError("--device cuda: torch finds no GPU here; is one requested for the pod, and its driver there?")
-    return torch.device("cuda", rank) if found and config.device != "cpu" else torch.device("cpu")
+    return torch.device("cuda", index) if found and config.device != "cpu" else torch.device("cpu")
 
 
 def dtype_of(config: RuntimeConfig, device: torch.device) -> torch.dtype:

@@ -23,7 +23,7 @@ from wenxin_runtime.grammars import Grammars
 from wenxin_runtime.ipc import Ready, SamplingParams, Submit
 from wenxin_runtime.parallel.leader import LeadingModel
 from wenxin_runtime.parallel.orders import Allocate, Budget
-from wenxin_runtime.parallel.ranks import Alone
+from wenxin_runtime.parallel.ranks import ALONE
 from wenxin_runtime.parallel.team import Team
 from wenxin_runtime.tokenizer import Tokenizer
 from wenxin_runtime.weights.checkpoint import Checkpoint
@@ -65,7 +65,7 @@ def start(
     limits = _limits(config, device_of(config))
     checkpoint = checkpoint or check(config)
     constraints = _constraints(checkpoint)
-    loaded = load(config, checkpoint, team.ranks if team else Alone(), progress)
+    loaded = load(config, checkpoint, team.mesh if team else ALONE, progress)
     starting = _Starting(loaded, team, limits)
     size = starting.cache_size()
     runner = starting.runner(size.blocks, replays=size.max_model_len)
@@ -111,7 +111,9 @@ class _Starting:
         if self._followers:
             self._followers.tell(Allocate(blocks, replays))
         model, cache = self._loaded.with_cache(blocks, replays=replays)
-        return Runner(LeadingModel(model, self._loaded.ranks, self._followers) if self._followers else model, cache)
+        return Runner(
+            LeadingModel(model, self._loaded.mesh.world, self._followers) if self._followers else model, cache
+        )
 
     def engine(self, size: KVCacheSize, runner: Runner, constrain: Constrain | None = None) -> Engine:
         """Make an engine with nothing to do."""
@@ -133,7 +135,7 @@ class _Starting:
         step_bytes = self._largest_step_bytes() if loaded.device.type == "cuda" else 0
         if self._followers:
             self._followers.tell(Budget(step_bytes))
-        return loaded.ranks.least(loaded.cache_budget(step_bytes))
+        return loaded.mesh.world.least(loaded.cache_budget(step_bytes))
 
     def _largest_step_bytes(self) -> int:
         """Run one prompt of the whole token budget on a throwaway cache and see what it took at most."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from wenxin_runtime.kernels import Kernels, Linear
-from wenxin_runtime.parallel.ranks import Ranks
+from wenxin_runtime.parallel.ranks import Mesh
 from wenxin_runtime.weights.loading import TensorSource
 from wenxin_runtime.weights.model_config import ModelConfig
 
@@ -19,13 +19,13 @@ class Builder:
         config: The whole model's.
         source: This rank's part of the tensors.
         kernels: The arithmetic.
-        ranks: Those that share every layer.
+        mesh: The ranks that compute the model.
     """
 
     config: ModelConfig
     source: TensorSource
     kernels: Kernels
-    ranks: Ranks
+    mesh: Mesh
 
     def linear(self, prefix: str, *names: str, bias: bool) -> Linear:
         """Read projections of the same input as one linear layer, their outputs side by side."""

@@ -8,7 +8,7 @@ from wenxin_runtime.layers.attention import AttentionInput
 from wenxin_runtime.layers.embedding import Embedding
 from wenxin_runtime.layers.rotary import Rotary
 from wenxin_runtime.models.builder import Builder
-from wenxin_runtime.weights.names import EMBEDDING, HEAD, HEAD_BIAS, LAST_NORM
+from wenxin_runtime.weights.names import EMBEDDING, HEAD_BIAS, LAST_NORM
 
 FeedForward = Callable[[Tensor], Tensor]
 FeedForwardOf = Callable[[Builder, int], FeedForward]
@@ -22,20 +22,19 @@ class Ernie45:
 
     def __init__(self, builder: Builder, feed_forward: FeedForwardOf | None = None) -> None:
         """Read the weights; `feed_forward` makes what stands behind the attention of each layer, else it is dense."""
-        config, source, ranks = builder.config, builder.source, builder.ranks
+        config, source, mesh = builder.config, builder.source, builder.mesh
         feed_forward = feed_forward or dense
         first = source.shard.vocabulary.start
         table = source.stored(EMBEDDING)
-        self._embedding = Embedding(table, first, source.dtype, ranks)
+        self._embedding = Embedding(table, first, source.dtype, mesh.tensor)
         self._rotary = Rotary(config.head_dim, config.rope_theta, source.device)
         self._layers = [
             Layer(builder, f"model.layers.{i}.", feed_forward(builder, i)) for i in range(config.num_layers)
         ]
         self._norm = Norm(builder, LAST_NORM)
-        tied = config.tie_word_embeddings
-        head = table if tied and table.dtype == source.dtype else source(EMBEDDING if tied else HEAD)
+        head = table if source.shares_table and table.dtype == source.dtype else source.head()
         self._head = builder.kernels.linear(head, source(HEAD_BIAS) if config.head_bias else None)
-        self._ranks = ranks
+        self._world = mesh.world
 
     def __call__(self, token_ids: Tensor, positions: Tensor, kv_cache: Tensor, step: AttentionInput) -> Tensor:
         """Compute the hidden states [rows, hidden] of token_ids [rows] at positions [rows], filling the cache.
@@ -55,7 +54,7 @@ class Ernie45:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Score the vocabulary: [rows, hidden] to [rows, vocab]."""
-        return self._ranks.join(self._head(hidden))
+        return self._world.join(self._head(hidden))
 
 
 class Layer:
@@ -66,7 +65,7 @@ class Layer:
         self._attention = Attention(builder, prefix + "self_attn.")
         self._post_attention_norm = Norm(builder, prefix + "post_attention_layernorm.weight")
         self._feed_forward = feed_forward
-        self._ranks = builder.ranks
+        self._ranks = builder.mesh.tensor
 
     def __call__(
         self, residual: Tensor, x: Tensor | None, turns: Tensor, cache: Tensor, step: AttentionInput

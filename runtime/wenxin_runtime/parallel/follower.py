@@ -41,7 +41,7 @@ class Follower:
     @torch.inference_mode()
     def follow(self, order: Order) -> None:
         """Carry out one order; collectives inside meet those of the other ranks."""
-        loaded, ranks = self._loaded, self._loaded.ranks
+        loaded, ranks = self._loaded, self._loaded.mesh.world
         match order:
             case Budget():
                 ranks.least(loaded.cache_budget(order.step_bytes))
@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parent = os.getppid()
     _die_with_parent()
     try:
-        ranks = join(config, options.rank, options.store_port)
-        follower = Follower(load(config, open_checkpoint(config.model_dir), ranks))
+        mesh = join(config, options.rank, options.store_port)
+        follower = Follower(load(config, open_checkpoint(config.model_dir), mesh))
         for order in _orders(options.orders, lambda: os.getppid() == parent):
             follower.follow(order)
     except RuntimeFailure as failure:

@@ -1,5 +1,7 @@
-"""The ranks that share every layer of a model, and the sums that make their parts a whole."""
+"""The ranks that compute one model, and the collectives that make their parts a whole."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor
 
 
 class Ranks(Protocol):
-    """A tensor-parallel group as one of its members sees it."""
+    """Some ranks as one of them sees them. Every method is a collective: all have to call it, in the same order."""
 
     @property
     def rank(self) -> int:
@@ -29,6 +31,15 @@ class Ranks(Protocol):
 
     def least(self, number: int) -> int:
         """Return the least of the ranks' numbers, below 2^63."""
+
+    def exchange(self, x: Tensor, sends: Sequence[int], receives: Sequence[int]) -> Tensor:
+        """Send rows of x [rows, width] to each rank and return those that come, both in the order of the ranks.
+
+        Args:
+            x: The rows for rank 0 first.
+            sends: How many of them each rank gets.
+            receives: How many each rank sends here.
+        """
 
 
 class Alone:
@@ -52,6 +63,10 @@ class Alone:
     def least(self, number: int) -> int:
         """See `Ranks.least`."""
         return number
+
+    def exchange(self, x: Tensor, sends: Sequence[int], receives: Sequence[int]) -> Tensor:  # noqa: ARG002 - its own
+        """See `Ranks.exchange`."""
+        return x
 
 
 class Group:
@@ -86,3 +101,33 @@ class Group:
         found = torch.tensor(number, device=self._device)
         dist.all_reduce(found, dist.ReduceOp.MIN, group=self._group)
         return int(found)
+
+    def exchange(self, x: Tensor, sends: Sequence[int], receives: Sequence[int]) -> Tensor:
+        """See `Ranks.exchange`."""
+        found = x.new_empty(sum(receives), *x.shape[1:])
+        dist.all_to_all_single(found, x.contiguous(), list(receives), list(sends), group=self._group)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Where a rank stands among all of them.
+
+    The world is cut into data-parallel groups: the ranks of one share every layer of the same sequences, and number
+    themselves within it; world rank = group * tensor.size + tensor.rank.
+
+    Attributes:
+        world: All ranks.
+        tensor: Those of this rank's group.
+        group: This rank's group.
+        groups: How many there are.
+    """
+
+    world: Ranks
+    tensor: Ranks
+    group: int = 0
+    groups: int = 1
+
+
+ALONE = Mesh(Alone(), Alone())
+"""One process with a whole model."""

@@ -22,7 +22,7 @@ from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.errors import RankLost
 from wenxin_runtime.parallel.leader import Followers
 from wenxin_runtime.parallel.orders import Stop, encode
-from wenxin_runtime.parallel.ranks import Alone, Group, Ranks
+from wenxin_runtime.parallel.ranks import ALONE, Group, Mesh
 
 _STARTING = dt.timedelta(minutes=5)
 _COLLECTIVE = dt.timedelta(minutes=10)
@@ -40,12 +40,12 @@ _Processes = dict[int, "subprocess.Popen[bytes]"]
 class Team:
     """The ranks that serve one model together, as the leader sees them; `followers` is None where it is alone."""
 
-    ranks: Ranks
+    mesh: Mesh
     followers: Followers | None = None
 
 
-def join(config: RuntimeConfig, rank: int, store_port: int, store: Store | None = None) -> Ranks:
-    """Take part in the group as `rank`; waits until all have come.
+def join(config: RuntimeConfig, rank: int, store_port: int, store: Store | None = None) -> Mesh:
+    """Take part as world rank `rank`; waits until all have come.
 
     Args:
         config: The leader's.
@@ -53,17 +53,29 @@ def join(config: RuntimeConfig, rank: int, store_port: int, store: Store | None 
         store_port: Where the leader's store listens, on loopback.
         store: The store itself, on the leader.
     """
-    size = config.tensor_parallel_size
+    size = config.world_size
     store = store or TCPStore(_LOOPBACK, store_port, size, is_master=False, timeout=_STARTING)
     cuda = config.device != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda", rank) if cuda else torch.device("cpu")
+    device = torch.device("cuda", rank % config.ranks_of_node) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     backend = "nccl" if cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_COLLECTIVE)
-    group = dist.group.WORLD
-    assert group is not None  # noqa: S101 - init_process_group has made it
-    return Group(group, device)
+    everyone = dist.group.WORLD
+    assert everyone is not None  # noqa: S101 - init_process_group has made it
+    return _mesh(config, everyone, device)
+
+
+def _mesh(config: RuntimeConfig, everyone: dist.ProcessGroup, device: torch.device) -> Mesh:
+    world, tensor, groups = Group(everyone, device), config.tensor_parallel_size, config.data_parallel_size
+    if groups == 1:
+        return Mesh(world, world)
+    # Every rank takes part in making every group, also those that it is not in.
+    made = [dist.new_group(list(range(group * tensor, (group + 1) * tensor))) for group in range(groups)]
+    mine = world.rank // tensor
+    group = made[mine]
+    assert isinstance(group, dist.ProcessGroup)  # noqa: S101 - only those that we are not in are not
+    return Mesh(world, Group(group, device), mine, groups)
 
 
 @contextlib.contextmanager
@@ -77,9 +89,9 @@ def assembled(config: RuntimeConfig, on_loss: Callable[[RankLost], None]) -> Ite
     Raises:
         RankLost: a sum has failed because a follower has ended.
     """
-    size = config.tensor_parallel_size
+    size = config.world_size
     if size == 1:
-        yield Team(Alone())
+        yield Team(ALONE)
         return
     store = TCPStore(_LOOPBACK, 0, size, is_master=True, wait_for_workers=False, timeout=_STARTING)
     with tempfile.TemporaryDirectory(prefix="wenxin-ranks-") as directory, zmq.Context() as context:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wenxin_runtime.parallel.sharding import Shard
 from wenxin_runtime.weights.checkpoint import Checkpoint
+from wenxin_runtime.weights.names import EMBEDDING, HEAD
 
 Progress = Callable[[int, int], None]
 
@@ -25,6 +26,13 @@ class TensorSource(Protocol):
 
     def stored(self, name: str) -> Tensor:
         """Give a tensor on `device` in the dtype of the file."""
+
+    @property
+    def shares_table(self) -> bool:
+        """Whether the embedding's rows are the head's too."""
+
+    def head(self) -> Tensor:
+        """Give the head's weight, from the embedding where they are tied, on `device` in `dtype`."""
 
 
 class CheckpointSource:
@@ -63,12 +71,21 @@ class CheckpointSource:
         """Give a tensor on `device` in the dtype of the file."""
         return self._read(name, None)
 
-    def _read(self, name: str, dtype: torch.dtype | None) -> Tensor:
+    @property
+    def shares_table(self) -> bool:
+        """See `TensorSource.shares_table`."""
+        return self._checkpoint.config.tie_word_embeddings and self.shard.head == self.shard.vocabulary
+
+    def head(self) -> Tensor:
+        """See `TensorSource.head`."""
+        return self._read(EMBEDDING if self._checkpoint.config.tie_word_embeddings else HEAD, self.dtype, cut_as=HEAD)
+
+    def _read(self, name: str, dtype: torch.dtype | None, cut_as: str | None = None) -> Tensor:
         stored = self._checkpoint.tensors[name]
         file = str(stored.file)
         if file not in self._files:
             self._files[file] = safe_open(file, framework="pt")
-        mapped: Tensor = self._files[file].get_slice(name)[self.shard.slices(name, stored.shape)]
+        mapped: Tensor = self._files[file].get_slice(name)[self.shard.slices(cut_as or name, stored.shape)]
         tensor = mapped.to(self.device, dtype or mapped.dtype, copy=True)
         if self._progress is not None and name not in self._seen:
             self._seen.add(name)  # a tied embedding is asked for twice

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from wenxin_runtime.errors import ConfigError
-from wenxin_runtime.parallel.sharding import Shard, check_size, sizes_that_work
+from wenxin_runtime.parallel.sharding import Shard, check_layout, sizes_that_work
 from wenxin_runtime.weights.model_config import ModelConfig, read_model_config
 from wenxin_runtime.weights.names import EMBEDDING, expected_shapes
 
@@ -94,14 +94,14 @@ def test_each_released_model_says_which_sizes_work(tmp_path, model, sizes):
 def test_a_size_that_does_not_divide_is_refused_with_the_sizes_that_do(tmp_path, model, size, why):
     reason, _, sizes = why.partition("), ")
     with pytest.raises(ConfigError, match=rf"--tensor-parallel-size {size} .*{re.escape(reason)}.*sizes do: {sizes}"):
-        check_size(config(tmp_path, model), size)
+        check_layout(config(tmp_path, model), size)
 
 
 def test_expert_parallelism_needs_experts_that_divide(tmp_path):
     model = config(tmp_path, MOE_300B | {"moe_num_experts": 10})
-    check_size(model, 4)
-    with pytest.raises(ConfigError, match="moe_num_experts 10"):
-        check_size(model, 4, expert_parallel=True)
+    check_layout(model, 4)
+    with pytest.raises(ConfigError, match=r"4 ranks do not divide the model's 10 experts \(moe_num_experts\)"):
+        check_layout(model, 4, expert_parallel=True)
 
 
 @pytest.mark.parametrize("expert_parallel", [False, True])

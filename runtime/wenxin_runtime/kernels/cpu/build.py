@@ -23,6 +23,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parent / "csrc"
 PREBUILT = Path(__file__).parent / "prebuilt"
 
+_SOURCES = ("dispatch.c", "pool.c", "ranks.c")  # beside isa.c
 _COMPILERS = ("cc", "gcc", "clang")
 _COMPILER_SECONDS = 300
 # No -ffast-math: a NaN has to come through, and sums keep their order.
@@ -136,7 +137,7 @@ def _compile(compiler: str, scratch: Path) -> Iterator[_Unit]:
 def _link(compiler: str, scratch: Path, units: Sequence[_Unit]) -> Path:
     made = scratch / "kernels.so"
     known = [f"-DHAS_{unit.name.upper()}" for unit in units]
-    sources = [str(SOURCE / "dispatch.c"), str(SOURCE / "pool.c"), *(str(unit.path) for unit in units)]
+    sources = [str(SOURCE / name) for name in _SOURCES] + [str(unit.path) for unit in units]
     command = [compiler, *_FLAGS, *known, "-shared", "-Wl,-z,defs", *sources, "-o", str(made), "-lm"]
     subprocess.run(command, check=True, capture_output=True, text=True, timeout=_COMPILER_SECONDS)  # noqa: S603 - our own
     return made

@@ -9,7 +9,7 @@ from wenxin_runtime.kernels.gpu import GpuKernels
 from wenxin_runtime.kernels.reference import ReferenceKernels
 from wenxin_runtime.models import MODELS
 from wenxin_runtime.models.builder import Builder
-from wenxin_runtime.parallel.ranks import Alone
+from wenxin_runtime.parallel.ranks import ALONE
 from wenxin_runtime.weights.checkpoint import open_checkpoint
 from wenxin_runtime.weights.loading import CheckpointSource
 
@@ -41,7 +41,7 @@ def checkpoint(request, tmp_path, monkeypatch):
 
 def load(checkpoint, kernels, device, dtype):
     source = CheckpointSource(checkpoint, device, dtype)
-    return MODELS[checkpoint.config.architecture](Builder(checkpoint.config, source, kernels, Alone()))
+    return MODELS[checkpoint.config.architecture](Builder(checkpoint.config, source, kernels, ALONE))
 
 
 @torch.inference_mode()

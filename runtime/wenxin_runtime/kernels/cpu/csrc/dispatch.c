@@ -46,6 +46,7 @@ static const kernel_table *find(const char *name) {
 }
 
 static const kernel_table *chosen = &kernels_baseline;
+const kernel_table *kernels_chosen(void) { return chosen; }
 
 // Take an instruction set by name, or with an empty name the best. Returns its name, or NULL where this CPU lacks it.
 EXPORT const char *wx_choose(const char *name) {

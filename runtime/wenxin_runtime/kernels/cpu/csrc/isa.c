@@ -1,6 +1,7 @@
 // Everything that depends on the instruction set; compiled once for each, with ISA naming it.
 #include <stdbool.h>
 
+#include "adding.h"
 #include "attention.h"
 #include "moe.h"
 #include "pointwise.h"
@@ -21,4 +22,5 @@ const kernel_table JOIN(kernels_, ISA) = {
     .router = router,
     .norm = norm,
     .silu_and_mul = silu_and_mul,
+    .add = add,
 };

@@ -2,7 +2,8 @@
 #pragma once
 #include <stdint.h>
 
-enum dtype { F32, BF16 };           // of activations and of the KV cache
+enum dtype { F32, BF16, I64 };  // of activations and of the KV cache the first two; sums know all
+static inline int64_t size_of(int dtype) { return dtype == F32 ? 4 : dtype == BF16 ? 2 : 8; }
 enum weight_kind { W_F32, W_BF16, W_INT8 };
 enum { PANEL = 64, GROUP = 64, STRIP = 16 };  // outputs side by side; inputs per int8 scale; outputs a tile counts in
 
@@ -88,6 +89,13 @@ typedef struct {
 } silu_call;
 
 typedef struct {
+    const void *const *parts;  // [count][elements]
+    int64_t count, elements;
+    void *out;  // may be one of the parts
+    int32_t dtype;
+} add_call;
+
+typedef struct {
     const char *name;
     void (*linear)(const linear_call *);
     void (*attend)(const attention_call *);
@@ -96,4 +104,7 @@ typedef struct {
     void (*router)(const router_call *);
     void (*norm)(const norm_call *);
     void (*silu_and_mul)(const silu_call *);
+    void (*add)(const add_call *);
 } kernel_table;
+
+const kernel_table *kernels_chosen(void);

@@ -2,6 +2,7 @@
 // then sleeps on a condition variable: an idle engine burns nothing.
 #define _GNU_SOURCE
 #include "pool.h"
+#include "waiting.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -10,7 +11,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 enum { MOST_THREADS = 256, SPIN_NANOSECONDS = 50000, POLLS_PER_CLOCK = 32, SPINS_BEFORE_YIELD = 4096 };
 
@@ -34,20 +34,6 @@ static struct {
     int members;
 } pool = {.caller = PTHREAD_MUTEX_INITIALIZER, .mutex = PTHREAD_MUTEX_INITIALIZER, .awake = PTHREAD_COND_INITIALIZER,
           .size = 1};
-
-static inline void relax(void) {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("isb" ::: "memory");
-#endif
-}
-
-static int64_t now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
 
 static bool spin_for_change(unsigned seen) {
     const int64_t until = now() + SPIN_NANOSECONDS;
