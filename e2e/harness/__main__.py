@@ -32,7 +32,7 @@ examples:
   python -m e2e.harness images                    build our images and load them
   python -m e2e.harness kubectl get pods -A       kubectl as administrator; everything after kubectl is its own
   python -m e2e.harness shell                     a shell with kubectl, helm and http://SERVICE.NAMESPACE.svc
-  python -m e2e.harness test -k drift             the user stories, or some; options of pytest are passed on
+  python -m e2e.harness test -k drift             the user stories, or some, on two nodes; options of pytest are passed on
   python -m e2e.harness demo                      from nothing to a streamed answer
   python -m e2e.harness down                      leaves no process, mount, namespace or control group
 """
@@ -156,16 +156,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     which = argparse.ArgumentParser(add_help=False)
     which.add_argument("--backend", choices=choice.KINDS, help="kind of cluster (default: $WENXIN_BACKEND or auto)")
-    size = argparse.ArgumentParser(add_help=False)
-    size.add_argument("--nodes", type=int, choices=(1, 2), default=1, help="number of nodes (default: 1)")
-    size.add_argument("--gpus", type=int, default=8, help="pretended nvidia.com/gpu per node (default: 8)")
-    size.add_argument("--gpu-product", default=Options.product, help="value of the label nvidia.com/gpu.product")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
     def verb(name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         return verbs.add_parser(name, help=text, description=text, parents=parents, allow_abbrev=False)
 
-    verb("up", "Make a cluster, or do nothing when one is up.", which, size)
+    verb("up", "Make a cluster, or do nothing when one is up.", which, _size(nodes=1))
     verb("down", "Remove the cluster that `up` made; safe to repeat.", which)
     verb("status", "Show processes and nodes.", which)
     verb("kubectl", "Run kubectl as administrator; all further arguments are kubectl's.")
@@ -174,10 +170,19 @@ def _parser() -> argparse.ArgumentParser:
     verb("images", "Build our images and load them into the cluster, or into the next one's store.", which)
     ahead = verb("prepare", "Build in advance what is slow; nothing is started.")
     ahead.add_argument("what", nargs="*", metavar="kube|tools|images", help="default: tools and images")
-    test = verb("test", "Run the user stories; unknown options and paths go to pytest.", which, size)
+    test = verb("test", "Run the user stories; unknown options and paths go to pytest.", which, _size(nodes=2))
     test.add_argument("--keep", action="store_true", help="leave the cluster up that was made for the stories")
-    verb("demo", "Cluster, images, chart, examples/tiny.yaml, a streamed answer.", which, size)
+    verb("demo", "Cluster, images, chart, examples/tiny.yaml, a streamed answer.", which, _size(nodes=1))
     return parser
+
+
+def _size(nodes: int) -> argparse.ArgumentParser:
+    """The options that say how large a cluster is made; the stories need two nodes, a person who looks around one."""
+    size = argparse.ArgumentParser(add_help=False)
+    size.add_argument("--nodes", type=int, choices=(1, 2), default=nodes, help=f"number of nodes (default: {nodes})")
+    size.add_argument("--gpus", type=int, default=8, help="pretended nvidia.com/gpu per node (default: 8)")
+    size.add_argument("--gpu-product", default=Options.product, help="value of the label nvidia.com/gpu.product")
+    return size
 
 
 if __name__ == "__main__":

@@ -38,6 +38,10 @@ class Backend(Protocol):
     def reaches_services(self) -> bool:
         """True when what `inside` starts can connect to Service addresses and names."""
 
+    @property
+    def shares_volumes(self) -> bool:
+        """True when the default StorageClass makes ReadWriteMany volumes, which pods on two nodes need."""
+
     def running(self) -> bool:
         """True when the cluster is there and answers."""
 

@@ -17,6 +17,7 @@ class Existing:
 
     kind = "existing"
     reaches_services = False
+    shares_volumes = True  # if it does not, a story says so after a while: its claim stays Pending
 
     @property
     def kubeconfig(self) -> Path:

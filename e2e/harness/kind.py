@@ -32,6 +32,7 @@ class Kind:
 
     kind = "kind"
     reaches_services = False
+    shares_volumes = False
 
     @property
     def kubeconfig(self) -> Path:
@@ -107,8 +108,11 @@ class Kind:
 
 
 def _config(options: Options) -> dict[str, Any]:
+    # With a second node, kind would keep our pods off the first.
+    untainted = json.dumps({"kind": "InitConfiguration", "nodeRegistration": {"taints": []}})
+    first = {"role": "control-plane", "kubeadmConfigPatches": [untainted]}
     workers = [{"role": "worker"}] * (options.nodes - 1)
-    return {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": [{"role": "control-plane"}, *workers]}
+    return {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": [first, *workers]}
 
 
 def _run(command: list[str], stdin: str | None) -> str:

@@ -28,6 +28,7 @@ class Local:
 
     kind = "local"
     reaches_services = True
+    shares_volumes = True
 
     def __init__(self, name: str = "e2e") -> None:
         self.site = Site(name)
@@ -123,10 +124,15 @@ class Local:
             self.pretend_gpus(node_name, options)
 
     def _prepare_stores(self, options: Options) -> None:
-        """Put what every pod needs into the first store, and give the second node a copy of it."""
+        """Put what every pod needs into the first store, and give the second node a copy of it.
+
+        Our own images are imported before the copy is made: hard links cost nothing, another import a minute.
+        """
         first, *others = self.site.nodes(options.nodes)
+        wanted = [images.pause(), *(images.ours() if others else ())]
         with first.containerd.alone() as keeper:
-            importer.load(keeper.command(), images.pause(), node="the image store")
+            for image in wanted:
+                importer.load(keeper.command(), image, node="the image store")
         for other in others:
             first.containerd.clone_store(other.store)
 

@@ -3,7 +3,8 @@
     python -m e2e.harness.storage KUBECONFIG FOLDER
 
 The same contract as any external provisioner's: the scheduler picks a node and says so on the claim, we make a volume
-there, the controller manager binds the two. A pass looks at all claims and volumes, so nothing is lost by a restart.
+there, the controller manager binds the two. All nodes are one machine, so a ReadWriteMany claim gets a folder that each
+of them has. A pass looks at all claims and volumes, so nothing is lost by a restart.
 """
 
 import shutil
@@ -29,6 +30,7 @@ CLASS = {
 PASS_SECONDS = 0.5
 _CLAIM_NODE = "volume.kubernetes.io/selected-node"
 _CLAIM_PROVISIONER = "volume.kubernetes.io/storage-provisioner"
+_HOST_NAME = "kubernetes.io/hostname"
 _MADE_BY = "pv.kubernetes.io/provisioned-by"
 
 
@@ -87,8 +89,7 @@ def _awaits_us(claim: dict[str, Any]) -> bool:
 def _volume(claim: dict[str, Any], folder: Path) -> dict[str, Any]:
     meta, spec = claim["metadata"], claim["spec"]
     name = f"pvc-{meta['uid']}"
-    node = meta["annotations"][_CLAIM_NODE]
-    on_node = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+    place, on_node = _place(spec["accessModes"], meta["annotations"][_CLAIM_NODE])
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -105,10 +106,17 @@ def _volume(claim: dict[str, Any], folder: Path) -> dict[str, Any]:
                 "namespace": meta["namespace"],
                 "uid": meta["uid"],
             },
-            "local": {"path": str(folder / node / name)},
+            "local": {"path": str(folder / place / name)},
             "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [on_node]}]}},
         },
     }
+
+
+def _place(modes: list[str], node: str) -> tuple[str, dict[str, Any]]:
+    """The folder of a volume, and the nodes it is on: all of them if many may write, for they share one disk."""
+    if "ReadWriteMany" in modes:
+        return "every-node", {"key": _HOST_NAME, "operator": "Exists"}
+    return node, {"key": _HOST_NAME, "operator": "In", "values": [node]}
 
 
 def _make(client: httpx.Client, volume: dict[str, Any]) -> None:

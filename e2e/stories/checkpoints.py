@@ -1,4 +1,4 @@
-"""Checkpoints on a claim, good and broken ones, written by a Job from the runtime's own image."""
+"""Checkpoints on a claim, two good ones and broken ones, written by a Job from the runtime's own image."""
 
 from e2e.harness.cluster import Object
 
@@ -6,12 +6,13 @@ CLAIM = "models"
 SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod
 IMAGE = "localhost/wenxin/runtime:dev"
 
-# Each broken folder differs from the good one in the one thing that its name says.
+# Each broken folder differs from `tiny` in the one thing that its name says.
 _WRITE = """
 import json, pathlib, shutil, subprocess
 root = pathlib.Path("/models")
 good = root / "tiny"
-subprocess.run(["wenxin-runtime", "fixture", good, "--arch", "ernie4_5", "--size", "tiny"], check=True)
+for folder, arch in ((good, "ernie4_5"), (root / "tiny-moe", "ernie4_5_moe")):
+    subprocess.run(["wenxin-runtime", "fixture", folder, "--arch", arch, "--size", "tiny"], check=True)
 
 def broken(name):
     return pathlib.Path(shutil.copytree(good, root / name))
@@ -31,8 +32,12 @@ config.write_text(json.dumps(content))
 """
 
 
-def manifests() -> list[Object]:
-    """A claim and the Job that fills it; all of it within the restricted Pod Security Standard."""
+def manifests(access: str = "ReadWriteOnce") -> list[Object]:
+    """A claim and the Job that fills it; all of it within the restricted Pod Security Standard.
+
+    Args:
+        access: the claim's access mode; pods on several nodes need ReadWriteMany.
+    """
     container = {
         "name": "write",
         "image": IMAGE,
@@ -61,7 +66,7 @@ def manifests() -> list[Object]:
             {"name": "tmp", "emptyDir": {}},
         ],
     }
-    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "64Mi"}}}
+    claim = {"accessModes": [access], "resources": {"requests": {"storage": "64Mi"}}}
     return [
         {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": claim},
         {

@@ -27,6 +27,11 @@ def test_help_names_every_command_and_gives_examples() -> None:
     assert "examples:" in shown
 
 
+@pytest.mark.parametrize(("verb", "nodes"), [("up", 1), ("demo", 1), ("test", 2)])
+def test_the_stories_get_two_nodes_unless_told_otherwise(verb: str, nodes: int) -> None:
+    assert f"number of nodes (default: {nodes})" in harness(verb, "--help").stdout
+
+
 def test_an_unknown_option_is_an_error_that_names_it() -> None:
     done = harness("up", "--nodez", "2")
     assert done.returncode == 2

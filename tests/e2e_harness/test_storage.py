@@ -35,6 +35,14 @@ def test_a_claim_with_a_node_gets_a_folder_on_that_node() -> None:
     assert terms[0]["matchExpressions"][0]["values"] == ["node2"]
 
 
+def test_a_claim_that_many_may_write_to_is_on_every_node() -> None:
+    (made,) = storage.wanted([claim(accessModes=["ReadWriteMany"])], set(), FOLDER)
+    assert made["spec"]["local"] == {"path": "/volumes/every-node/pvc-1-2"}
+    assert made["spec"]["accessModes"] == ["ReadWriteMany"]
+    terms = made["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+    assert terms[0]["matchExpressions"] == [{"key": "kubernetes.io/hostname", "operator": "Exists"}]
+
+
 def test_claims_that_wait_for_another_are_left_alone() -> None:
     others = claim(annotations={"volume.kubernetes.io/storage-provisioner": "someone.else"})
     unscheduled = claim()
