@@ -32,7 +32,7 @@ examples:
   python -m e2e.harness images                    build our images and load them
   python -m e2e.harness kubectl get pods -A       kubectl as administrator; everything after kubectl is its own
   python -m e2e.harness shell                     a shell with kubectl, helm and http://SERVICE.NAMESPACE.svc
-  python -m e2e.harness test -k drift             the user stories, or some, on two nodes; options of pytest are passed on
+  python -m e2e.harness test -k drift             the user stories, or some; options of pytest are passed on
   python -m e2e.harness demo                      from nothing to a streamed answer
   python -m e2e.harness down                      leaves no process, mount, namespace or control group
 """
