@@ -4,48 +4,12 @@ import re
 import numpy as np
 import pytest
 
+from tests.released import DENSE_300M, MOE_21B, MOE_300B
 from wenxin_runtime.errors import ConfigError
 from wenxin_runtime.parallel.sharding import Shard, check_layout, sizes_that_work
 from wenxin_runtime.weights.model_config import ModelConfig, read_model_config
 from wenxin_runtime.weights.names import EMBEDDING, expected_shapes
 
-RELEASED = {
-    "vocab_size": 103424,
-    "head_dim": 128,
-    "max_position_embeddings": 131072,
-}
-DENSE_300M = RELEASED | {
-    "architectures": ["Ernie4_5ForCausalLM"],
-    "hidden_size": 1024,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 18,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 2,
-}
-MOE_21B = RELEASED | {
-    "architectures": ["Ernie4_5_MoeForCausalLM"],
-    "hidden_size": 2560,
-    "intermediate_size": 12288,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 20,
-    "num_key_value_heads": 4,
-    "moe_num_experts": 64,
-    "moe_k": 6,
-    "moe_intermediate_size": 1536,
-    "moe_num_shared_experts": 2,
-}
-MOE_300B = MOE_21B | {
-    "hidden_size": 8192,
-    "intermediate_size": 28672,
-    "num_hidden_layers": 54,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
-    "moe_k": 8,
-    "moe_intermediate_size": 3584,
-    "moe_num_shared_experts": 0,
-    "moe_layer_start_index": 3,
-    "tie_word_embeddings": False,
-}
 SMALL = DENSE_300M | {
     "vocab_size": 64,
     "hidden_size": 8,

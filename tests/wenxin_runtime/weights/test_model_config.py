@@ -9,26 +9,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from tests.released import DENSE_300M as DENSE
+from tests.released import MOE_21B as MOE
+from tests.released import MOE_300B
 from wenxin_runtime.errors import CheckpointError
-from wenxin_runtime.fixture.shapes import SHAPES
 from wenxin_runtime.weights.model_config import ModelConfig, read_model_config
 from wenxin_runtime.weights.names import active_parameters, expected_shapes
 
-DENSE = SHAPES["ernie4_5"]["0.3b"]
-MOE = SHAPES["ernie4_5_moe"]["21b-a3b"]
-RELEASED_300B = MOE | {
-    "hidden_size": 8192,
-    "intermediate_size": 28672,
-    "num_hidden_layers": 54,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
-    "tie_word_embeddings": False,
-    "moe_k": 8,
-    "moe_intermediate_size": 3584,
-    "moe_num_shared_experts": 0,
-    "moe_layer_start_index": 3,
-    "moe_layer_end_index": 53,
-}
 # What configurations of the first release carry besides; none of it changes a text model's mathematics.
 OF_OLD = {
     "compression_ratio": 1.0,
@@ -67,7 +54,7 @@ def peer_of(directory: Path, config: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize(
     ("released", "total", "active"),
-    [(DENSE, 0.361, 0.361), (MOE, 21.83, 3.35), (RELEASED_300B, 299.5, 47.1)],
+    [(DENSE, 0.361, 0.361), (MOE, 21.83, 3.35), (MOE_300B, 299.5, 47.1)],
     ids=["0.3B", "21B-A3B", "300B-A47B"],
 )
 def test_a_released_model_has_the_tensors_and_parameters_that_transformers_gives_it(tmp_path, released, total, active):
@@ -103,7 +90,7 @@ def test_every_spelling_of_an_architecture_is_understood(tmp_path, naming, archi
     assert read(tmp_path, MOE | naming).architecture == architecture
 
 
-@pytest.mark.parametrize("released", [DENSE, MOE, RELEASED_300B], ids=["0.3B", "21B-A3B", "300B-A47B"])
+@pytest.mark.parametrize("released", [DENSE, MOE, MOE_300B], ids=["0.3B", "21B-A3B", "300B-A47B"])
 def test_fields_of_old_configurations_that_mean_nothing_change_nothing(tmp_path, released):
     assert read(tmp_path, OF_OLD | released) == read(tmp_path, released)
 
