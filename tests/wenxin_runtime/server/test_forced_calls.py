@@ -1,7 +1,5 @@
 """Thoughts and forced tool calls with the real engine: even random weights call tools rightly, and stop thinking."""
 
-import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,15 +9,11 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
-from tests.wenxin_runtime.server.processes import until
+from tests.wenxin_runtime.server.real_engine import MODEL, openai_client
 from wenxin_runtime import fixture
-from wenxin_runtime.config import RuntimeConfig
-from wenxin_runtime.server.engine_process import ENGINE_COMMAND
-from wenxin_runtime.server.serve import Server, Stop, listen
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("forced_calls")]
 
-MODEL = "ernie"
 HELLO: Any = [{"role": "user", "content": "北京的天气怎么样?"}]
 SCHEMA = {
     "type": "object",
@@ -36,20 +30,8 @@ ONE: Any = {"type": "function", "function": {"name": "get_weather"}}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AsyncOpenAI]:
-    directory = fixture.write(tmp_path_factory.mktemp("thinking"), thinking=True)
-    flags: dict[str, Any] = {"device": "cpu", "cpu_threads": 1, "max_model_len": 1024, "max_num_seqs": 8}
-    config = RuntimeConfig(model_dir=str(directory), port=0, served_model_name=(MODEL,), **flags)
-    server, stop = Server(config, listen(config.host, config.port), ENGINE_COMMAND), Stop()
-    running = asyncio.create_task(server.run(stop))
-    try:
-        await until(lambda: server.service.why_not_ready is None)
-        async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
-            yield client
-    finally:
-        stop.ask(0)
-        stop.ask(0)
-        with contextlib.suppress(Exception):
-            await running
+    async with openai_client(fixture.write(tmp_path_factory.mktemp("thinking"), thinking=True)) as client:
+        yield client
 
 
 async def ask(client: AsyncOpenAI, *, budget: int = 4, **fields: Any) -> Any:

@@ -1,7 +1,6 @@
 """Structured output through HTTP, the `openai` package and the real engine, on a checkpoint that knows nothing."""
 
 import asyncio
-import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
@@ -17,14 +16,11 @@ from openai import AsyncOpenAI
 from pydantic import BaseModel, Field
 
 from tests.wenxin_runtime.server.processes import until
-from wenxin_runtime.config import RuntimeConfig
-from wenxin_runtime.server.engine_process import ENGINE_COMMAND
-from wenxin_runtime.server.serve import Server, Stop, listen
+from tests.wenxin_runtime.server.real_engine import MODEL, openai_client
 from wenxin_runtime.tokenizer import Tokenizer
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("structured_output")]
 
-MODEL = "ernie"
 HELLO: Any = [{"role": "user", "content": "北京的天气怎么样?"}]
 HOT: dict[str, Any] = {"model": MODEL, "messages": HELLO, "max_tokens": 400, "temperature": 1.0, "top_p": 1.0}
 COMPACT = {"disable_any_whitespace": True}
@@ -53,18 +49,8 @@ def terse(tokenizer: Tokenizer) -> dict[str, Any]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(model_dir: Path) -> AsyncIterator[AsyncOpenAI]:
-    flags: dict[str, Any] = {"device": "cpu", "cpu_threads": 1, "max_model_len": 1024, "max_num_seqs": 8}
-    config = RuntimeConfig(model_dir=str(model_dir), port=0, served_model_name=(MODEL,), **flags)
-    server, stop = Server(config, listen(config.host, config.port), ENGINE_COMMAND), Stop()
-    running = asyncio.create_task(server.run(stop))
-    try:
-        await until(lambda: server.service.why_not_ready is None)
-        async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
-            yield client
-    finally:
-        stop.ask(0)
-        with contextlib.suppress(Exception):
-            await running
+    async with openai_client(model_dir) as client:
+        yield client
 
 
 async def test_json_mode_answers_with_an_object(client: AsyncOpenAI, tokenizer: Tokenizer) -> None:
