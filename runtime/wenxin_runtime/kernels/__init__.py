@@ -20,8 +20,16 @@ Linear = Callable[[Tensor], Tensor]
 """x [rows, in] to [rows, out]."""
 Route = Callable[[Tensor], tuple[Tensor, Tensor]]
 """x [rows, hidden] to the experts, int64 [rows, top_k], and their weights in x's dtype, [rows, top_k]."""
-Experts = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""x [rows, hidden], experts and weights as a `Route` gives them, to the weighted sum [rows, hidden]."""
+
+
+class Experts(Protocol):
+    """Some experts of a layer, in numbered slots."""
+
+    def __call__(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """Mix x [rows, hidden] by `chosen`, slots, and `weights`, otherwise as a `Route` gives them."""
+
+    def replace(self, slot: int, gate_up: Tensor, down: Tensor) -> None:
+        """Put another expert into a slot; its weights, on any device, may be dropped afterwards."""
 
 
 class Kernels(Protocol):
@@ -59,7 +67,7 @@ class Kernels(Protocol):
     def experts(self, gate_up: Sequence[Tensor], down: Sequence[Tensor]) -> Experts:
         """Prepare the experts; each has gate_up [2 * width, hidden] and down [hidden, width].
 
-        An index outside them is an expert that another rank computes: it adds nothing.
+        They get slots in this order. An index outside them is an expert that another rank computes: it adds nothing.
         """
 
 

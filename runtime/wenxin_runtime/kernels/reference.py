@@ -7,7 +7,7 @@ from torch import Tensor
 
 from wenxin_runtime.layers.attention import AttentionInput, attend, write_kv
 from wenxin_runtime.layers.linear import linear
-from wenxin_runtime.layers.moe import Router, mix
+from wenxin_runtime.layers.moe import Experts, Router
 from wenxin_runtime.layers.norm import rms_norm
 from wenxin_runtime.layers.rotary import rotate_
 
@@ -48,10 +48,9 @@ class ReferenceKernels:
         """See `Kernels.router`."""
         return Router(weight, correction_bias, top_k, norm_min)
 
-    def experts(self, gate_up: Sequence[Tensor], down: Sequence[Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    def experts(self, gate_up: Sequence[Tensor], down: Sequence[Tensor]) -> Experts:
         """See `Kernels.experts`."""
-        experts = [self._expert(wide, narrow) for wide, narrow in zip(gate_up, down, strict=True)]
-        return lambda x, chosen, weights: mix(x, chosen, weights, experts)
+        return Experts(gate_up, down, self._expert)
 
     def _expert(self, gate_up: Tensor, down: Tensor) -> Callable[[Tensor], Tensor]:
         widen, narrow = linear(gate_up), linear(down)

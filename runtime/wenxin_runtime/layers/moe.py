@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Expert = Callable[[Tensor], Tensor]
+ExpertOf = Callable[[Tensor, Tensor], Expert]
+"""gate_up [2 * width, hidden] and down [hidden, width] to what maps [rows, hidden] to the same shape."""
 
 
 class Router:
@@ -36,6 +38,23 @@ class Router:
         weights = scores.gather(1, chosen)
         weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=self._norm_min)
         return chosen, weights.to(x.dtype)
+
+
+class Experts:
+    """Experts one after the other; implements `wenxin_runtime.kernels.Experts`."""
+
+    def __init__(self, gate_up: Sequence[Tensor], down: Sequence[Tensor], expert_of: ExpertOf) -> None:
+        self._expert_of = expert_of
+        self._device = down[0].device
+        self._experts = [expert_of(*weights) for weights in zip(gate_up, down, strict=True)]
+
+    def __call__(self, x: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """See `mix`."""
+        return mix(x, chosen, weights, self._experts)
+
+    def replace(self, slot: int, gate_up: Tensor, down: Tensor) -> None:
+        """Put another expert into a slot."""
+        self._experts[slot] = self._expert_of(gate_up.to(self._device), down.to(self._device))
 
 
 def mix(x: Tensor, chosen: Tensor, weights: Tensor, experts: Sequence[Expert]) -> Tensor:

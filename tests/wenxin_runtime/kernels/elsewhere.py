@@ -17,3 +17,17 @@ def parts_and_whole(kernels: Kernels, device: torch.device) -> tuple[torch.Tenso
     assert first[1].eq(0).all()
     assert second[0].eq(0).all()
     return first + second, kernels.experts(gate_up, down)(x, chosen, shares)
+
+
+def replaced_and_made(kernels: Kernels, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mix with experts of which two came later, from the host's memory, and with the same ones made at once."""
+    gate_up = [torch.randn(2 * 24, 32) / 32**0.5 for _ in range(7)]
+    down = [torch.randn(32, 24) / 24**0.5 for _ in range(7)]
+    x, shares = torch.randn(9, 32, device=device), torch.rand(9, 3, device=device)
+    chosen = torch.rand(9, 5).topk(3).indices.to(device)
+    there = ([weight.to(device) for weight in weights[:5]] for weights in (gate_up, down))
+    experts = kernels.experts(*there)
+    experts.replace(1, gate_up[5], down[5])
+    experts.replace(4, gate_up[6], down[6])
+    made = ([weights[i].to(device) for i in (0, 5, 2, 3, 6)] for weights in (gate_up, down))
+    return experts(x, chosen, shares), kernels.experts(*made)(x, chosen, shares)

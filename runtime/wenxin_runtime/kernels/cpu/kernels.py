@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wenxin_runtime.kernels.cpu.library import Weight
-from wenxin_runtime.kernels.cpu.packing import kind_for, pack
+from wenxin_runtime.kernels.cpu.packing import Kind, Packed, holds_bfloat16, kind_for, pack
 from wenxin_runtime.layers.attention import AttentionInput
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
@@ -83,7 +83,7 @@ class CpuKernels:
         packed = PackedWeights(self._library, [weight.float()], [None], int8=False)
         return CpuRouter(self._library, packed, correction_bias.float().flatten().contiguous(), top_k, norm_min)
 
-    def experts(self, gate_up: Sequence[Tensor], down: Sequence[Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    def experts(self, gate_up: Sequence[Tensor], down: Sequence[Tensor]) -> "CpuExperts":
         """See `Kernels.experts`."""
         nothing = [None] * len(down)
         widen = PackedWeights(self._library, gate_up, nothing, int8=self._int8)
@@ -97,18 +97,11 @@ class PackedWeights:
     def __init__(
         self, library: ctypes.CDLL, weights: Sequence[Tensor], biases: Sequence[Tensor | None], *, int8: bool
     ) -> None:
-        def prepare(memory: Tensor) -> None:
-            library.wx_large_pages(memory.data_ptr(), memory.nbytes)
-
-        kind = kind_for(weights, int8=int8)
-        self._packed = [pack(weight, kind, prepare) for weight in weights]
+        self._library = library
+        self._kind = kind_for(weights, int8=int8)
+        self._packed = [self._pack(weight, self._kind) for weight in weights]
         self._biases = [None if bias is None else bias.float().contiguous() for bias in biases]
-        self.array = (Weight * len(weights))(
-            *(
-                Weight(each.out, each.inputs, each.panels.data_ptr(), _address(each.scales), _address(bias), kind)
-                for each, bias in zip(self._packed, self._biases, strict=True)
-            )
-        )
+        self.array = (Weight * len(weights))(*map(_described, self._packed, self._biases))
 
     def __len__(self) -> int:
         """Count the matrices."""
@@ -118,6 +111,15 @@ class PackedWeights:
     def out(self) -> int:
         """Outputs of one of them."""
         return self._packed[0].out
+
+    def replace(self, index: int, weight: Tensor) -> None:
+        """Put another matrix of the same shape in a place; no kernel may run meanwhile."""
+        exact = self._kind != Kind.BFLOAT16 or holds_bfloat16(weight)
+        self._packed[index] = self._pack(weight, self._kind if exact else Kind.FLOAT32)
+        self.array[index] = _described(self._packed[index], self._biases[index])
+
+    def _pack(self, weight: Tensor, kind: Kind) -> Packed:
+        return pack(weight, kind, lambda memory: self._library.wx_large_pages(memory.data_ptr(), memory.nbytes))
 
 
 class CpuLinear:
@@ -179,6 +181,17 @@ class CpuExperts:
             chosen.shape[1], chosen.data_ptr(), weights.data_ptr(), out.data_ptr(),
         )  # fmt: skip
         return out
+
+    def replace(self, slot: int, gate_up: Tensor, down: Tensor) -> None:
+        """See `Experts.replace`."""
+        self._gate_up.replace(slot, gate_up)
+        self._down.replace(slot, down)
+
+
+def _described(packed: Packed, bias: Tensor | None) -> Weight:
+    return Weight(
+        packed.out, packed.inputs, packed.panels.data_ptr(), _address(packed.scales), _address(bias), packed.kind
+    )
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -57,6 +57,6 @@ class GpuKernels:
         """See `Kernels.router`."""
         return Router(weight, correction_bias, top_k, norm_min)
 
-    def experts(self, gate_up: Sequence[Tensor], down: Sequence[Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    def experts(self, gate_up: Sequence[Tensor], down: Sequence[Tensor]) -> Experts:
         """See `Kernels.experts`."""
         return Experts(gate_up, down, int8=self._int8)

@@ -47,6 +47,11 @@ class Experts:
         )
         return out
 
+    def replace(self, slot: int, gate_up: Tensor, down: Tensor) -> None:
+        """See `kernels.Experts.replace`; the addresses that a CUDA graph has captured stay."""
+        _put(slot, gate_up, self._gate_up, self._gate_up_scales)
+        _put(slot, down, self._down, self._down_scales)
+
     def _product(
         self,
         x: Tensor,
@@ -76,11 +81,15 @@ def _stack(weights: Sequence[Tensor], *, int8: bool) -> tuple[Tensor, Tensor]:
     stacked = torch.empty(len(weights), *first.shape, device=first.device, dtype=torch.int8 if int8 else first.dtype)
     scales = torch.empty(len(weights), first.shape[0], device=first.device) if int8 else stacked.new_empty(0)
     for i, weight in enumerate(weights):
-        if int8:
-            stacked[i], scales[i] = quantize(weight)
-        else:
-            stacked[i] = weight
+        _put(i, weight, stacked, scales)
     return stacked, scales
+
+
+def _put(place: int, weight: Tensor, stacked: Tensor, scales: Tensor) -> None:
+    if stacked.dtype == torch.int8:
+        stacked[place], scales[place] = quantize(weight.to(stacked.device))
+    else:
+        stacked[place] = weight
 
 
 @triton.jit(do_not_specialize=["total"], do_not_specialize_on_alignment=["pairs", "owners", "used"])
