@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 import tempfile
-from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_uint32, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,23 @@ class Weight(ctypes.Structure):
     )
 
 
+class Member(ctypes.Structure):
+    """csrc/ranks.h's `member`: one rank's side of a group that shares memory."""
+
+    _fields_ = (
+        ("shared", c_void_p),
+        ("slot_bytes", c_int64),
+        ("spin_ns", c_int64),
+        ("timeout_ns", c_int64),
+        ("rank", c_int32),
+        ("size", c_int32),
+        ("file", c_int32),
+        ("round", c_uint32),
+        ("began", c_uint32),
+        ("piece", c_uint32),
+    )
+
+
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "wx_large_pages": (c_void_p, c_int64),
     "wx_threads": (c_int,),
@@ -43,7 +60,17 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "wx_experts": (
         POINTER(Weight), POINTER(Weight), c_int64, c_int, c_int64, c_void_p, c_int64, c_void_p, c_void_p, c_void_p,
     ),
+    "wx_end_group": (POINTER(Member),),
 }  # fmt: skip
+_RESULTS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "wx_choose": (c_char_p, (c_char_p,)),
+    "wx_sum": (c_int, (POINTER(Member), c_int, c_void_p, c_int64)),
+    "wx_join": (c_int, (POINTER(Member), c_void_p, c_void_p, c_int64, c_int64)),
+    "wx_exchange": (c_int, (POINTER(Member), c_void_p, POINTER(c_int64), c_void_p, POINTER(c_int64), c_int64)),
+    "wx_spread": (c_int, (POINTER(Member), c_void_p, c_int64)),
+    "wx_segment_bytes": (c_int64, (c_int64, c_int64)),
+}
+"""Of the functions that return something: the result's type, and the arguments'."""
 
 
 @functools.cache
@@ -123,6 +150,8 @@ def _described(library: ctypes.CDLL) -> ctypes.CDLL:
     for name, arguments in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None
-    library.wx_choose.argtypes, library.wx_choose.restype = (c_char_p,), c_char_p
+    for name, (result, arguments) in _RESULTS.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, result
     choose_instruction_set(library)
     return library

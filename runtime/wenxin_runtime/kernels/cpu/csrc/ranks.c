@@ -127,6 +127,7 @@ static int begin(member *m, bool writes) {
 }
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static void copy(int dtype, void *to, const void *from, int64_t elements) {
     if (to != from) kernels_chosen()->add(&(add_call){&from, 1, elements, to, dtype});
@@ -226,10 +227,40 @@ EXPORT int wx_spread(member *m, void *x, int64_t bytes) {
     return DONE;
 }
 
-// Lock this rank's byte of the file; 0 where that worked.
-EXPORT int wx_take_part(const member *m) {
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = m->rank, .l_len = 1};
-    return fcntl(m->file, F_SETLK, &lock);
+// What a slot of an exchange begins with: where in the rank's bytes those for each rank begin, and where they end.
+typedef struct {
+    _Alignas(LINE) int64_t starts[MOST_RANKS + 1];
+} cuts;
+
+// Send sends[r] rows of x to rank r, take receives[r] rows from it into out; both in the order of the ranks. A rank
+// cannot know how many pieces the others need before it has seen their first one.
+EXPORT int wx_exchange(member *m, const void *x, const int64_t *sends, void *out, const int64_t *receives,
+                       int64_t row_bytes) {
+    cuts mine = {.starts = {0}};
+    for (int rank = 0; rank < m->size; rank++) mine.starts[rank + 1] = mine.starts[rank] + sends[rank] * row_bytes;
+    const int64_t room = m->slot_bytes - (int64_t)sizeof(cuts);
+    int64_t most = 1;
+    for (int64_t at = 0; at < most; at += room) {
+        int outcome = begin(m, true);
+        if (outcome != DONE) return outcome;
+        char *to = slot(m, m->rank);
+        memcpy(to, &mine, sizeof mine);
+        const int64_t n = smaller(room, mine.starts[m->size] - at);
+        if (n > 0) memcpy(to + sizeof mine, (const char *)x + at, n);
+        publish(m);
+        char *place = out;
+        for (int rank = 0; rank < m->size; rank++) {
+            outcome = rank == m->rank ? DONE : wait_for(m, rank, m->round);
+            if (outcome != DONE) return outcome;
+            const cuts *theirs = (const cuts *)slot(m, rank);
+            const int64_t start = theirs->starts[m->rank], end = start + receives[rank] * row_bytes;
+            const int64_t from = larger(start, at), until = smaller(end, at + room);
+            if (from < until) memcpy(place + from - start, (const char *)(theirs + 1) + from - at, until - from);
+            place += end - start;
+            most = larger(most, theirs->starts[m->size]);
+        }
+    }
+    return DONE;
 }
 
 // Whoever waits in a collective, or comes to wait, returns with OVER.
