@@ -53,8 +53,19 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     facts = PRESETS.get(options.name) or _facts(options, environment)
     context = options.context or min(facts.context_length, _CONTEXT)
     demand = fit.Demand(context, options.concurrency, options.dtype, options.quantization)
-    print(cli_fit.render(options.name, facts, demand))
-    return 0 if cli_fit.fits_some(facts, demand) else 1
+    settled = fit.Settled(
+        tensor=options.tensor,
+        data=options.data,
+        expert=True if options.redundant_experts else options.expert,
+        redundant_experts=options.redundant_experts,
+        nodes=options.nodes,
+        gpus_of_a_node=options.gpus_per_node,
+    )
+    if not fit.layouts(facts, settled):
+        raise OperatorError(f"no such layout divides {options.name} evenly; leave some of the options out")
+    show = cli_fit.as_json if options.output == "json" else cli_fit.render
+    print(show(options.name, facts, demand, settled, options.card))
+    return 0 if cli_fit.fits_some(facts, demand, settled, options.card) else 1
 
 
 def _facts(options: argparse.Namespace, environment: Mapping[str, str]) -> ModelFacts:
@@ -87,16 +98,37 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="how WenxinDeployments are, and why; exit code 1 when one is not Ready")
     status.add_argument("name", nargs="?", help="one of them (default: all of the namespace)")
     judge = commands.add_parser("fit", help="which GPUs a model fits, and with how many; exit code 1 when none")
-    judge.add_argument("name", help=f"a WenxinModel, or a released model: {', '.join(PRESETS)}")
-    judge.add_argument("--context", type=_positive, help=f"longest prompt and answer in tokens (default: {_CONTEXT})")
-    judge.add_argument("--concurrency", type=_positive, default=1, help="such sequences at a time (default: 1)")
-    judge.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
-    judge.add_argument("--quantization", choices=("none", "int8"), default="none")
+    _add_demand(judge)
+    _add_layout(judge)
     for command in (status, judge):
         command.add_argument("-n", "--namespace", help="default: that of the kubeconfig's context")
         command.add_argument("--kubeconfig", type=Path, help="default: $KUBECONFIG, else ~/.kube/config")
     commands.add_parser("version", help="this plugin's version")
     return parser
+
+
+def _add_demand(judge: argparse.ArgumentParser) -> None:
+    judge.add_argument("name", help=f"a WenxinModel, or a released model: {', '.join(PRESETS)}")
+    judge.add_argument("--context", type=_positive, help=f"longest prompt and answer in tokens (default: {_CONTEXT})")
+    judge.add_argument("--concurrency", type=_positive, default=1, help="such sequences at a time (default: 1)")
+    judge.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16")
+    judge.add_argument("--quantization", choices=("none", "int8"), default="none")
+    judge.add_argument("--card", choices=fit.CARDS, help="every layout on this one (default: the smallest on each)")
+    judge.add_argument("-o", "--output", choices=("table", "json"), default="table", help="json has every layout")
+
+
+def _add_layout(judge: argparse.ArgumentParser) -> None:
+    group = judge.add_argument_group("layout", "what of spec.parallelism is given; the rest is chosen")
+    group.add_argument("--tensor", type=_positive, help="GPUs that share every layer")
+    group.add_argument("--data", type=_positive, help="groups of them, each with its own sequences")
+    group.add_argument(
+        "--expert", action=argparse.BooleanOptionalAction, help="spread whole experts over the GPUs of all groups"
+    )
+    group.add_argument("--redundant-experts", type=_positive, default=0, help="places for copies of experts")
+    group.add_argument("--nodes", type=_positive, help="nodes of a replica (default: as few as will do)")
+    group.add_argument(
+        "--gpus-per-node", type=_positive, default=fit.GPUS_OF_A_NODE, help="at most (default: %(default)s)"
+    )
 
 
 def _positive(text: str) -> int:

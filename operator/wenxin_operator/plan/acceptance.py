@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from wenxin_operator import fit
 from wenxin_operator.api.deployment import DeploymentSpec
+from wenxin_operator.api.status import ModelFacts
 from wenxin_operator.errors import SpecError
 from wenxin_operator.observe import DeploymentSnapshot
 from wenxin_operator.target import Target, VerifiedModel
@@ -48,21 +49,53 @@ def unsuitable(spec: DeploymentSpec, model: VerifiedModel) -> SpecError | None:
             "made for; leave it out to use them all",
             reason="ModelLenTooLong",
         )
-    return _uneven(spec, model) or _too_large(spec, model)
+    return _uneven(spec, model) or _uneven_experts(spec, model) or _crowded(spec) or _too_large(spec, model)
 
 
 def _uneven(spec: DeploymentSpec, model: VerifiedModel) -> SpecError | None:
-    tensor, sizes, experts = spec.parallelism.tensor, model.facts.tensor_parallel_sizes, model.facts.experts
-    if sizes and tensor not in sizes:
+    asked, sizes = spec.parallelism, model.facts.tensor_parallel_sizes
+    if sizes and asked.tensor not in sizes:
         return SpecError(
-            f"spec.parallelism.tensor: {tensor} does not divide model {model.name}; "
-            f"{', '.join(str(size) for size in sizes if size <= fit.MOST_GPUS_OF_A_NODE)} do",
+            f"spec.parallelism.tensor: {asked.tensor} does not divide model {model.name}; "
+            f"{', '.join(map(str, sizes))} do",
             reason="TensorSizeUneven",
         )
-    if spec.parallelism.expert and sizes and (not experts or experts % tensor):
-        has = f"has {experts} experts, which {tensor} does not divide" if experts else "has no experts"
-        return SpecError(f"spec.parallelism.expert: model {model.name} {has}", reason="ExpertsUneven")
+    if sizes and model.facts.vocab_size % asked.ranks:
+        return SpecError(
+            f"spec.parallelism.data: tensor times data, {asked.ranks}, does not divide the {model.facts.vocab_size} "
+            f"tokens that model {model.name} knows, which all of them share; use less",
+            reason="TensorSizeUneven",
+        )
     return None
+
+
+def _uneven_experts(spec: DeploymentSpec, model: VerifiedModel) -> SpecError | None:
+    asked, experts = spec.parallelism, model.facts.experts
+    if not asked.expert or not model.facts.tensor_parallel_sizes:
+        return None
+    if not experts or experts % asked.ranks:
+        ranks = f"{asked.ranks}, tensor times data," if asked.data > 1 else asked.ranks
+        has = f"has {experts} experts, which {ranks} does not divide" if experts else "has no experts"
+        return SpecError(f"spec.parallelism.expert: model {model.name} {has}", reason="ExpertsUneven")
+    if asked.redundant_experts % asked.ranks:
+        return SpecError(
+            f"spec.parallelism.redundantExperts: {asked.redundant_experts} places are no multiple of the {asked.ranks} "
+            "GPUs, which all have as many",
+            reason="ExpertsUneven",
+        )
+    return None
+
+
+def _crowded(spec: DeploymentSpec) -> SpecError | None:
+    asked = spec.parallelism
+    if spec.accelerator.resource == "none" or asked.ranks <= fit.MOST_GPUS_OF_A_NODE * asked.nodes:
+        return None
+    return SpecError(
+        f"spec.parallelism.nodes: {asked.ranks} GPUs on {asked.nodes} nodes are {asked.ranks // asked.nodes} in one "
+        f"pod, and no node has more than {fit.MOST_GPUS_OF_A_NODE}; "
+        f"nodes: {asked.ranks // fit.GPUS_OF_A_NODE} makes it {fit.GPUS_OF_A_NODE}",
+        reason="DoesNotFit",
+    )
 
 
 def _too_large(spec: DeploymentSpec, model: VerifiedModel) -> SpecError | None:
@@ -73,17 +106,35 @@ def _too_large(spec: DeploymentSpec, model: VerifiedModel) -> SpecError | None:
     # The runtime shortens the context where none is asked for, but not below one step's prompt.
     context = spec.max_model_len or min(model.facts.context_length, fit.STEP_TOKENS)
     demand = fit.Demand(context, dtype=spec.dtype, quantization=spec.quantization)
-    card = min(cards)
-    asked = fit.layout(model.facts, demand, card, spec.parallelism.tensor)
+    card, layout = min(cards), _layout(spec)
+    asked = fit.judge(model.facts, demand, card, layout)
     if asked.fits:
         return None
-    smallest = next((each.tensor for each in fit.layouts(model.facts, demand, card) if each.fits), None)
-    advice = f"spec.parallelism.tensor: {smallest} fits" if smallest else "no number of these GPUs in one node fits"
     return SpecError(
         f"model {model.name} with {context} tokens of context lacks {asked.missing / fit.GIB:.1f} GiB on each of "
-        f"{spec.parallelism.tensor} GPUs of {card / fit.GIB:.0f} GiB; {advice}",
+        f"{layout.gpus} GPUs of {card / fit.GIB:.0f} GiB; {_advice(model.facts, demand, card, layout)}",
         reason="DoesNotFit",
     )
+
+
+def _layout(spec: DeploymentSpec) -> fit.Layout:
+    asked = spec.parallelism
+    return fit.Layout(asked.tensor, asked.data, asked.expert, asked.redundant_experts, asked.nodes)
+
+
+def _advice(facts: ModelFacts, demand: fit.Demand, card: int, asked: fit.Layout) -> str:
+    """Name the smallest layout that does, on nodes as large as those that are asked for."""
+    settled = fit.Settled(
+        expert=asked.expert or None,
+        redundant_experts=asked.redundant_experts,
+        gpus_of_a_node=max(fit.GPUS_OF_A_NODE, asked.gpus // asked.nodes),
+    )
+    found = next((each.layout for each in fit.judged(facts, demand, card, settled) if each.fits), None)
+    if found is None:
+        return f"no number of these GPUs up to {fit.MOST_GPUS} fits"
+    more = [f"data: {found.data}"] * (found.data > 1) + ["expert: true"] * found.expert
+    more += [f"nodes: {found.nodes}"] * (found.nodes > 1)
+    return f"spec.parallelism.tensor: {found.tensor}{' with ' * bool(more)}{' and '.join(more)} fits"
 
 
 def _weights(spec: DeploymentSpec, seen: DeploymentSnapshot) -> VerifiedModel | None:
