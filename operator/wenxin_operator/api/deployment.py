@@ -49,8 +49,9 @@ class Parallelism(Part):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            ("self.tensor * self.data % self.nodes == 0", _NODES),
-            ("self.redundantExperts == 0 || self.expert", _REDUNDANT),
+            # The API server judges the default {} too, before it fills it in.
+            ("!has(self.nodes) || self.tensor * self.data % self.nodes == 0", _NODES),
+            ("!has(self.expert) || self.redundantExperts == 0 || self.expert", _REDUNDANT),
         )
     )
 
