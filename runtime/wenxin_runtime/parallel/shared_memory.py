@@ -12,6 +12,7 @@ import math
 import mmap
 import os
 import secrets
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,8 @@ class SharedMemoryRanks:
         self.rank, self.size = others.rank, others.size
         self._others = others
         self._kernels = kernels
-        self._segment = segment
+        self._segment = segment  # mapped as long as this lives
+        weakref.finalize(self, os.close, segment.file)
         spin = _SPIN_SECONDS if self.size <= machine.usable_cores() else 0.0
         self._member = Member(
             shared=segment.address, slot_bytes=SLOT_BYTES, spin_ns=round(spin * 1e9),
@@ -125,15 +127,11 @@ class SharedMemoryRanks:
         )  # fmt: skip
         return received
 
-    def close(self) -> None:
-        """End the group: whoever waits in a collective, or comes to wait, fails at once."""
-        self._kernels.wx_end_group(self._member)
-
     def _check(self, outcome: int) -> None:
         if outcome == 0:
             return
         if outcome == _OVER:
-            raise GroupBroken("the group has ended, or has lost a rank")
+            raise GroupBroken("another rank has given the group up")
         if outcome == _LATE:
             raise GroupBroken(f"a rank has not come to a sum within {self._member.timeout_ns / 1e9:g} s")
         raise GroupBroken(f"rank {outcome - 1} of the group has ended")

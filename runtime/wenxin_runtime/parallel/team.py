@@ -22,7 +22,8 @@ from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.errors import RankLost
 from wenxin_runtime.parallel.leader import Followers
 from wenxin_runtime.parallel.orders import Stop, encode
-from wenxin_runtime.parallel.ranks import ALONE, Group, Mesh
+from wenxin_runtime.parallel.ranks import ALONE, Group, Mesh, Ranks
+from wenxin_runtime.parallel.shared_memory import over_shared_memory
 
 _STARTING = dt.timedelta(minutes=5)
 _COLLECTIVE = dt.timedelta(minutes=10)
@@ -67,7 +68,7 @@ def join(config: RuntimeConfig, rank: int, store_port: int, store: Store | None 
 
 
 def _mesh(config: RuntimeConfig, everyone: dist.ProcessGroup, device: torch.device) -> Mesh:
-    world, tensor, groups = Group(everyone, device), config.tensor_parallel_size, config.data_parallel_size
+    world, tensor, groups = _ranks(everyone, device), config.tensor_parallel_size, config.data_parallel_size
     if groups == 1:
         return Mesh(world, world)
     # Every rank takes part in making every group, also those that it is not in.
@@ -75,7 +76,12 @@ def _mesh(config: RuntimeConfig, everyone: dist.ProcessGroup, device: torch.devi
     mine = world.rank // tensor
     group = made[mine]
     assert isinstance(group, dist.ProcessGroup)  # noqa: S101 - only those that we are not in are not
-    return Mesh(world, Group(group, device), mine, groups)
+    return Mesh(world, _ranks(group, device), mine, groups)
+
+
+def _ranks(group: dist.ProcessGroup, device: torch.device) -> Ranks:
+    ranks = Group(group, device)
+    return over_shared_memory(ranks, _COLLECTIVE.total_seconds()) if device.type == "cpu" else ranks
 
 
 @contextlib.contextmanager

@@ -60,7 +60,6 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "wx_experts": (
         POINTER(Weight), POINTER(Weight), c_int64, c_int, c_int64, c_void_p, c_int64, c_void_p, c_void_p, c_void_p,
     ),
-    "wx_end_group": (POINTER(Member),),
 }  # fmt: skip
 _RESULTS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "wx_choose": (c_char_p, (c_char_p,)),

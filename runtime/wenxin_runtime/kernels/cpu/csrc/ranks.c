@@ -56,9 +56,10 @@ static void publish(member *m) {
     if (atomic_load(&mine->sleepers) > 0) wake(&mine->round);
 }
 
-static void end_group(segment *shared, int size) {
-    atomic_store(&shared->over, 1);
-    for (int rank = 0; rank < size; rank++) wake(&shared->ranks[rank].round);
+// Whoever waits, or comes to wait, returns with OVER.
+static void end_group(const member *m) {
+    atomic_store(&m->shared->over, 1);
+    for (int rank = 0; rank < m->size; rank++) wake(&m->shared->ranks[rank].round);
 }
 
 // The kernel drops a process's locks when it ends, however it ends.
@@ -101,7 +102,7 @@ static int wait_for(const member *m, int rank, unsigned round) {
         if (has_reached(peer, round)) return DONE;
     }
     const int outcome = wait_asleep(m, rank, round, began + m->timeout_ns);
-    if (outcome != DONE) end_group(m->shared, m->size);  // whoever waits for this rank need not wait long
+    if (outcome != DONE) end_group(m);
     return outcome;
 }
 
@@ -262,9 +263,6 @@ EXPORT int wx_exchange(member *m, const void *x, const int64_t *sends, void *out
     }
     return DONE;
 }
-
-// Whoever waits in a collective, or comes to wait, returns with OVER.
-EXPORT void wx_end_group(const member *m) { end_group(m->shared, m->size); }
 
 EXPORT int64_t wx_segment_bytes(int64_t ranks, int64_t slot_bytes) {
     return ranks > MOST_RANKS ? 0 : (int64_t)sizeof(segment) + 2 * ranks * slot_bytes;

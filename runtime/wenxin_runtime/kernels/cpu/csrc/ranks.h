@@ -13,7 +13,7 @@ typedef struct {
 
 // The beginning of the segment; two sets of one slot per rank follow. All zero is how it begins.
 typedef struct {
-    _Alignas(LINE) atomic_uint over;  // the group has ended, or has lost a rank
+    _Alignas(LINE) atomic_uint over;  // a rank has given the group up
     rank_line ranks[MOST_RANKS];
 } segment;
 
