@@ -1,9 +1,11 @@
 """One WenxinDeployment as its user sees it: change it, wait for it, look at its pods, ask it."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -52,8 +54,26 @@ class Endpoint:
         self.cluster.apply({**self.manifest, "spec": spec}, namespace=self.namespace)
 
     def ready(self, seconds: float = READY_SECONDS) -> Object:
-        """Wait until the newest spec is what answers."""
-        return self.cluster.wait_condition(self.id, "Ready", namespace=self.namespace, seconds=seconds)
+        """Wait until the newest spec is what answers: Ready is True, and kube-proxy has followed the EndpointSlice."""
+        found = self.cluster.wait_condition(self.id, "Ready", namespace=self.namespace, seconds=seconds)
+        if self.cluster.backend.reaches_services:
+            self._followed_by_the_proxy()
+        return found
+
+    def _followed_by_the_proxy(self) -> None:
+        """Wait until no answer comes from a process older than the pods that stay."""
+        oldest = min(_started(pod) for pod in self.pods()) - timedelta(seconds=2)  # of clocks that count whole seconds
+        self.cluster.wait(
+            lambda: all(self._answering_since() > oldest for _ in range(5)),
+            seconds=15,
+            what="every answer to come from a pod that stays",
+        )
+
+    def _answering_since(self) -> datetime:
+        with self.client() as client:
+            metrics = client.get("/metrics").raise_for_status().text
+        (since,) = re.findall(r"^process_start_time_seconds (\S+)$", metrics, re.MULTILINE)
+        return datetime.fromtimestamp(float(since), UTC)
 
     def pods(self) -> list[Object]:
         """Its pods that are not on their way out."""
@@ -109,10 +129,7 @@ class Endpoint:
             return answer
 
     def answers_with(self, **load: int) -> None:
-        """Wait until every answer comes from pods whose /load says this.
-
-        Ready speaks of the EndpointSlice; kube-proxy follows that within a second or two.
-        """
+        """Wait until every answer comes from pods whose /load says this."""
         what = f"every answer to come from a pod with {load}"
         self.cluster.wait(lambda: all(load.items() <= self.load().items() for _ in range(5)), seconds=10, what=what)
 
@@ -121,6 +138,11 @@ class Endpoint:
         body = {"model": self.name, "prompt": "你好", "max_tokens": max_tokens, "ignore_eos": True, "temperature": 0}
         with self.client() as client:
             return str(client.post("/v1/completions", json=body).raise_for_status().json()["choices"][0]["text"])
+
+
+def _started(pod: Object) -> datetime:
+    (container,) = pod["status"]["containerStatuses"]
+    return datetime.fromisoformat(container["state"]["running"]["startedAt"])
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Object:
