@@ -7,7 +7,7 @@ annotation, no write at all. Peering, posting of events and scanning for new kin
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -15,7 +15,7 @@ import kopf
 
 from wenxin_operator.errors import WatchLost
 from wenxin_operator.feed import Feed
-from wenxin_operator.names import RESOURCES
+from wenxin_operator.names import Resource
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class Watch:
         feed: Where changes go.
         server: Base URL of the API server.
         session: Makes a logged-in session, each time anew.
+        kinds: What is watched, by kind.
         namespaces: What is watched; empty is the whole cluster.
         request_timeout: Seconds for one request that is no watch.
     """
@@ -50,10 +51,11 @@ class Watch:
         *,
         server: str,
         session: Callable[[], aiohttp.ClientSession],
+        kinds: Mapping[str, Resource],
         namespaces: Sequence[str],
         request_timeout: float,
     ) -> None:
-        self._feed, self._server, self._session = feed, server, session
+        self._feed, self._server, self._session, self._kinds = feed, server, session, kinds
         self._namespaces, self._request_timeout = namespaces, request_timeout
 
     async def run(self, started: Callable[[], None]) -> None:
@@ -83,7 +85,7 @@ class Watch:
 
     async def _guard(self) -> None:
         """A watcher that fails is only logged by kopf, which lives on without it. A new process starts afresh."""
-        wanted = len(RESOURCES) * max(1, len(self._namespaces))
+        wanted = len(self._kinds) * max(1, len(self._namespaces))
         alive, patience = 0, BEGIN_SECONDS
         while patience > 0:
             await asyncio.sleep(GUARD_SECONDS)
@@ -94,7 +96,7 @@ class Watch:
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(self._login)
-        for kind, resource in RESOURCES.items():
+        for kind, resource in self._kinds.items():
             kopf.on.event(resource.api_version, resource.plural, id=kind, registry=registry)(self._handler(kind))
         return registry
 

@@ -20,6 +20,8 @@ FIELD_MANAGER = "wenxin-operator"
 WENXIN_DEPLOYMENT = "WenxinDeployment"
 WENXIN_MODEL = "WenxinModel"
 DEPLOYMENT = "Deployment"
+STATEFUL_SET = "StatefulSet"
+LEADER_WORKER_SET = "LeaderWorkerSet"
 POD = "Pod"
 SERVICE = "Service"
 SERVICE_ACCOUNT = "ServiceAccount"
@@ -31,6 +33,9 @@ ENDPOINT_SLICE = "EndpointSlice"
 CONTROLLER_REVISION = "ControllerRevision"
 PERSISTENT_VOLUME_CLAIM = "PersistentVolumeClaim"
 
+WORKLOADS = frozenset({DEPLOYMENT, STATEFUL_SET, LEADER_WORKER_SET})
+"""Kinds that make serving pods."""
+
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = FIELD_MANAGER
 """On everything the operator makes, pods included: the one selector of all watches of children."""
@@ -38,6 +43,8 @@ LABEL_DEPLOYMENT = f"{GROUP}/deployment"
 LABEL_MODEL = f"{GROUP}/model"
 LABEL_REVISION = f"{GROUP}/revision"
 """On pods: hash of the template they were made from; it tells old pods from new ones without a look at ReplicaSets."""
+LABEL_GROUP = f"{GROUP}/group"
+"""On a StatefulSet that is one group, and on its pods: the StatefulSet's name."""
 LABEL_CLIENTS = f"{GROUP}/clients"
 """On a namespace, with value "true": its pods may call every model of the cluster that this operator serves."""
 LABEL_SOURCE = f"{GROUP}/source-hash"
@@ -56,6 +63,14 @@ LABEL_APP = "app.kubernetes.io/name"
 LABEL_INSTANCE = "app.kubernetes.io/instance"
 LABEL_COMPONENT = "app.kubernetes.io/component"
 LABEL_JOB_NAME = "batch.kubernetes.io/job-name"
+LABEL_SERVICE_NAME = "kubernetes.io/service-name"
+"""On EndpointSlices: whose they are."""
+LABEL_POD_INDEX = "apps.kubernetes.io/pod-index"
+"""On pods of a StatefulSet: their number in it."""
+LABEL_WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
+"""On pods of a LeaderWorkerSet: their number in the group."""
+LABEL_GROUP_INDEX = "leaderworkerset.sigs.k8s.io/group-index"
+"""On pods of a LeaderWorkerSet: the group's number."""
 APP = "wenxin"
 COMPONENT_RUNTIME = "runtime"
 COMPONENT_INSPECT = "inspect"
@@ -79,11 +94,13 @@ class Resource:
 
     Attributes:
         ours: Only objects that carry our managed-by label are listed and watched; False: all of the kind.
+        optional: Another project's, which a cluster may be without.
     """
 
     api_version: str
     plural: str
     ours: bool = True
+    optional: bool = False
 
 
 RESOURCES: Mapping[str, Resource] = {
@@ -98,11 +115,13 @@ RESOURCES: Mapping[str, Resource] = {
     POD_DISRUPTION_BUDGET: Resource("policy/v1", "poddisruptionbudgets"),
     JOB: Resource("batch/v1", "jobs"),
     DEPLOYMENT: Resource("apps/v1", "deployments"),
+    STATEFUL_SET: Resource("apps/v1", "statefulsets"),
+    LEADER_WORKER_SET: Resource("leaderworkerset.x-k8s.io/v1", "leaderworkersets", optional=True),
     CONTROLLER_REVISION: Resource("apps/v1", "controllerrevisions"),
     # The EndpointSlice controller copies the Service's labels to its slices.
     ENDPOINT_SLICE: Resource("discovery.k8s.io/v1", "endpointslices"),
 }
-"""Every kind that is watched. A child carries the label of one kind of owner only, never both."""
+"""Every kind that is watched, if the cluster has it. A child carries the label of one kind of owner, never of both."""
 
 
 def path_of(kind: str, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
@@ -129,6 +148,27 @@ def flags_config_map(deployment: str, flags: str) -> str:
     return f"{deployment}-flags-{content_hash(flags)}"
 
 
+def group(deployment: str, revision: str, number: int) -> str:
+    """Name the StatefulSet of one group: short enough for the label that Kubernetes makes of it and of a hash.
+
+    The revision hashes the deployment's name too, so that two long names that begin alike stay apart.
+    """
+    return _shortened(deployment, f"-{revision}-{number}", 52)
+
+
+def leader_worker_set(deployment: str) -> str:
+    """Name the LeaderWorkerSet, and so the headless Service that its controller makes: not as our own Service.
+
+    Its controller makes a StatefulSet for the workers of each group, with the group's number behind this name.
+    """
+    return _shortened(deployment, f"-groups-{content_hash(deployment)}", 47)
+
+
+def headless_service(deployment: str) -> str:
+    """Name the Service that gives each pod of a group a host name."""
+    return _shortened(deployment, f"-nodes-{content_hash(deployment)}", 63)
+
+
 def revision(deployment: str, data: Any) -> str:
     """Name the ControllerRevision that keeps an accepted spec."""
     return f"{deployment}-{content_hash(data)}"
@@ -136,13 +176,16 @@ def revision(deployment: str, data: Any) -> str:
 
 def inspect_job(model: str, inputs: Any, attempt: int) -> str:
     """Name a Job by what it reads and with which image: a DNS label, for its pods take it as host name."""
-    tail = f"-inspect-{content_hash([model, inputs])}-{attempt}"
-    return model.replace(".", "-")[: 63 - len(tail)].rstrip("-") + tail
+    return _shortened(model.replace(".", "-"), f"-inspect-{content_hash([model, inputs])}-{attempt}", 63)
 
 
 def inspect_policy(model: str) -> str:
     """Name the NetworkPolicy of a model's inspect Jobs."""
     return f"{model}-inspect"
+
+
+def _shortened(name: str, tail: str, longest: int) -> str:
+    return name[: longest - len(tail)].rstrip("-") + tail
 
 
 def child_labels(owner: Key, component: str) -> dict[str, str]:
@@ -159,6 +202,17 @@ def child_labels(owner: Key, component: str) -> dict[str, str]:
 def pod_selector(deployment: str) -> dict[str, str]:
     """Selects the serving pods of a deployment, of every revision, and nothing else."""
     return {LABEL_DEPLOYMENT: deployment, LABEL_COMPONENT: COMPONENT_RUNTIME}
+
+
+def leader_selector(deployment: str, workload: str) -> dict[str, str]:
+    """Selects the pods that answer requests: all of a Deployment, of a group the first.
+
+    Args:
+        deployment: The WenxinDeployment.
+        workload: Kind of the objects that make its pods.
+    """
+    first = {STATEFUL_SET: {LABEL_POD_INDEX: "0"}, LEADER_WORKER_SET: {LABEL_WORKER_INDEX: "0"}}
+    return pod_selector(deployment) | first.get(workload, {})
 
 
 def endpoint(deployment: str, namespace: str) -> str:

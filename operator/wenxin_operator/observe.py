@@ -22,7 +22,9 @@ from wenxin_operator.names import (
     LABEL_DEPLOYMENT,
     LABEL_JOB_NAME,
     LABEL_MODEL,
+    LABEL_SERVICE_NAME,
     LABEL_SOURCE,
+    LEADER_WORKER_SET,
     NETWORK_POLICY,
     OWNER_LABEL,
     PERSISTENT_VOLUME_CLAIM,
@@ -30,6 +32,7 @@ from wenxin_operator.names import (
     POD_DISRUPTION_BUDGET,
     SERVICE,
     SERVICE_ACCOUNT,
+    STATEFUL_SET,
     WENXIN_DEPLOYMENT,
     WENXIN_MODEL,
     Key,
@@ -49,6 +52,8 @@ CHILD_KINDS = {
         POD_DISRUPTION_BUDGET,
         CONFIG_MAP,
         DEPLOYMENT,
+        STATEFUL_SET,
+        LEADER_WORKER_SET,
         CONTROLLER_REVISION,
     ),
     WENXIN_MODEL: (NETWORK_POLICY, JOB),
@@ -69,6 +74,10 @@ class Reader(Protocol):
 
     def all(self, kind: str, namespace: str) -> Sequence[Raw]:
         """All known objects of `kind` in `namespace`."""
+        ...
+
+    def serves(self, kind: str) -> bool:
+        """Whether the cluster has this kind; only an optional one may be missing."""
         ...
 
 
@@ -101,6 +110,7 @@ class DeploymentSnapshot:
         target_revision: That ControllerRevision's number; 0 without one.
         pods: Its serving pods of every revision, those on their way out included.
         serving: Names of the pods that the Service's EndpointSlices call ready.
+        leader_worker_sets: The cluster has LeaderWorkerSets.
     """
 
     resource: Raw
@@ -111,6 +121,7 @@ class DeploymentSnapshot:
     target_revision: int
     pods: tuple[PodSeen, ...]
     serving: frozenset[str]
+    leader_worker_sets: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +174,7 @@ def deployment(key: Key, reader: Reader) -> DeploymentSnapshot | None:
     revision = max(
         (child for child in children if child["kind"] == CONTROLLER_REVISION), key=_revision_number, default=None
     )
+    slices = reader.children(ENDPOINT_SLICE, key.namespace, LABEL_DEPLOYMENT, key.name)
     return DeploymentSnapshot(
         resource=resource,
         spec=parse(DeploymentSpec, resource.get("spec")),
@@ -171,7 +183,9 @@ def deployment(key: Key, reader: Reader) -> DeploymentSnapshot | None:
         target=Target.from_data(revision.get("data")) if revision else None,
         target_revision=_revision_number(revision) if revision else 0,
         pods=tuple(map(pods.see, reader.children(POD, key.namespace, LABEL_DEPLOYMENT, key.name))),
-        serving=frozenset(_ready_endpoints(reader.children(ENDPOINT_SLICE, key.namespace, LABEL_DEPLOYMENT, key.name))),
+        # The headless Service of groups has slices too, and calls every pod in them ready.
+        serving=frozenset(_ready_endpoints(one for one in slices if _labels(one).get(LABEL_SERVICE_NAME) == key.name)),
+        leader_worker_sets=reader.serves(LEADER_WORKER_SET),
     )
 
 

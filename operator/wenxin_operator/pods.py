@@ -9,7 +9,15 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from wenxin_operator.names import ANNOTATION_FLAGS, LABEL_REVISION, Raw
+from wenxin_operator.names import (
+    ANNOTATION_FLAGS,
+    LABEL_GROUP,
+    LABEL_GROUP_INDEX,
+    LABEL_POD_INDEX,
+    LABEL_REVISION,
+    LABEL_WORKER_INDEX,
+    Raw,
+)
 
 LONGEST = 1000  # characters of someone else's message in ours
 
@@ -42,6 +50,8 @@ class PodSeen:
         ready: Its readiness probe succeeds and it is not on its way out.
         leaving: It is being deleted, or has ended for good; it counts no more.
         problem: What keeps it from being ready, where its status tells.
+        group: Name of the group of pods that it is part of; empty for a pod that is a replica by itself.
+        node_rank: Its number in the group.
     """
 
     name: str
@@ -50,21 +60,36 @@ class PodSeen:
     ready: bool
     leaving: bool
     problem: Problem | None
+    group: str = ""
+    node_rank: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether it answers requests, for itself or for its group."""
+        return self.node_rank == 0
 
 
 def see(pod: Raw) -> PodSeen:
     """Sort one pod's status."""
     metadata, status = pod["metadata"], pod.get("status") or {}
+    labels = metadata.get("labels") or {}
     leaving = bool(metadata.get("deletionTimestamp")) or status.get("phase") in ("Failed", "Succeeded")
     ready = not leaving and _condition(status, "Ready").get("status") == "True"
     return PodSeen(
         name=metadata["name"],
-        revision=(metadata.get("labels") or {}).get(LABEL_REVISION, ""),
+        revision=labels.get(LABEL_REVISION, ""),
         flags=(metadata.get("annotations") or {}).get(ANNOTATION_FLAGS, ""),
         ready=ready,
         leaving=leaving,
         problem=None if ready or leaving else problem(pod),
+        group=_group(labels),
+        node_rank=int(labels.get(LABEL_WORKER_INDEX) or labels.get(LABEL_POD_INDEX) or 0),
     )
+
+
+def _group(labels: dict[str, str]) -> str:
+    """A LeaderWorkerSet numbers its groups; a StatefulSet is one, and its name says which."""
+    return labels.get(LABEL_GROUP) or labels.get(LABEL_GROUP_INDEX, "")
 
 
 def problem(pod: Raw) -> Problem | None:

@@ -1,4 +1,8 @@
-"""Lists every kind again and again: what a watch missed is found, and its age says whether this copy still sees."""
+"""Lists every kind again and again: what a watch missed is found, and its age says whether this copy still sees.
+
+A kind that is optional is looked for in each round. One that comes later is known from then on, but watched only by a
+copy that starts after it; until then it is seen once a round.
+"""
 
 import asyncio
 import logging
@@ -51,6 +55,7 @@ class Resync:
         self._scopes = [(kind, namespace) for kind in RESOURCES for namespace in namespaces or (None,)]
         self._succeeded = dict.fromkeys(self._scopes, clock())
         self._missing = set(self._scopes)
+        self._found: set[str] = set()
         self._due: set[str] = set()  # kinds that are to be listed before the next round
         self._early = asyncio.Event()
         self.filled = asyncio.Event()
@@ -101,11 +106,19 @@ class Resync:
         try:
             listing = await self._lister.list(kind, namespace, lambda thing: self._feed.kept(kind, thing))
         except ApiError as error:
-            logger.warning("cannot list %s in %s: %s%s", kind, namespace or "the cluster", error, _hint(kind, error))
-            return
-        self._feed.listed(kind, namespace, listing.items, listing.version)
+            if not self._may_lack(kind, error):
+                where = namespace or "the cluster"
+                logger.warning("cannot list %s in %s: %s%s", kind, where, error, _hint(kind, error))
+                return
+        else:
+            self._feed.listed(kind, namespace, listing.items, listing.version)
+            self._found.add(kind)
         self._succeeded[kind, namespace] = self._clock()
         self._missing.discard((kind, namespace))
+
+    def _may_lack(self, kind: str, error: ApiError) -> bool:
+        """Whether the cluster is just without this kind. One that was there and is no more is an error."""
+        return isinstance(error, NotFound) and RESOURCES[kind].optional and kind not in self._found
 
 
 def _hint(kind: str, error: ApiError) -> str:

@@ -4,23 +4,23 @@ Each condition is defined in words in api/; here stands which facts make it True
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from wenxin_operator import names
+from wenxin_operator import names, progress
 from wenxin_operator.api.deployment import DeploymentSpec, DeploymentStatus, ServedModel
 from wenxin_operator.api.model import ModelStatus
 from wenxin_operator.conditions import Finding, events, finding, settle
 from wenxin_operator.errors import ApiError, Conflict, Invalid, OperatorError, SpecError
 from wenxin_operator.events import Event
-from wenxin_operator.names import DEPLOYMENT, Raw
+from wenxin_operator.names import DEPLOYMENT, WORKLOADS, Raw
 from wenxin_operator.observe import DeploymentSnapshot, ModelSnapshot
 from wenxin_operator.plan.deployment import DeploymentPlan
 from wenxin_operator.plan.model_job import ModelPlan, Verdict
-from wenxin_operator.plan.workload import gpus_per_pod
-from wenxin_operator.pods import PodSeen, Problem
+from wenxin_operator.plan.workload import gpus_per_replica
+from wenxin_operator.pods import Problem
+from wenxin_operator.progress import Progress
 
 _POD_NAME = re.compile(r'pods "[^"]+" ')
 
@@ -40,8 +40,8 @@ class Failure:
 
     @property
     def of_the_spec(self) -> bool:
-        """Whether it is the spec's fault: only spec.pod reaches a manifest unjudged, and only the Deployment."""
-        return self.kind == DEPLOYMENT and isinstance(self.error, Invalid)
+        """Whether it is the spec's fault: only spec.pod reaches a manifest unjudged, and only what makes the pods."""
+        return self.kind in WORKLOADS and isinstance(self.error, Invalid)
 
     def problem(self) -> Problem:
         """In a condition's words."""
@@ -60,32 +60,6 @@ class Report:
     events: tuple[Event, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Pods:
-    """The serving pods, sorted by what they mean for the newest revision.
-
-    Attributes:
-        wanted: How many there should be.
-        newest: Of the newest revision, not on their way out.
-        older: Of earlier revisions, not on their way out.
-        answering: Newest ones that are ready and stand in the EndpointSlice.
-        any_answering: The same of every revision.
-        problem: What most of the newest that are not ready suffer from.
-    """
-
-    wanted: int
-    newest: tuple[PodSeen, ...]
-    older: tuple[PodSeen, ...]
-    answering: int
-    any_answering: int
-    problem: Problem | None
-
-    @property
-    def complete(self) -> bool:
-        """Exactly what is wanted is there and answers."""
-        return self.answering == len(self.newest) == self.wanted and not self.older
-
-
 def deployment(seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure | None, now: datetime) -> Report:
     """Report on a WenxinDeployment.
 
@@ -95,17 +69,17 @@ def deployment(seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure 
         failure: What could not be done about the difference.
         now: The time of transitions.
     """
-    metadata, pods = seen.resource["metadata"], _pods(seen, plan)
+    metadata, pods = seen.resource["metadata"], progress.see(seen, plan)
     conditions = settle(_deployment_findings(seen, plan, failure, pods), seen.resource, now)
     present = len(pods.newest) + len(pods.older)
     spec = plan.decision.target.spec if plan.decision.target else plan.decision.spec
-    selector = ",".join(f"{key}={value}" for key, value in names.pod_selector(metadata["name"]).items())
+    selector = ",".join(f"{key}={value}" for key, value in plan.leaders.items())
     status = DeploymentStatus(
         observed_generation=metadata["generation"],
         replicas=present,
         ready_replicas=sum(pod.ready for pod in (*pods.newest, *pods.older)),
         selector=selector,
-        gpus=present * gpus_per_pod(spec) if spec else 0,
+        gpus=present * gpus_per_replica(spec) if spec else 0,
         endpoint=names.endpoint(metadata["name"], metadata["namespace"]),
         model=_served_model(seen, plan),
         conditions=conditions,
@@ -128,7 +102,7 @@ def model(seen: ModelSnapshot, plan: ModelPlan, failure: Failure | None, now: da
 
 
 def _deployment_findings(
-    seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure | None, pods: _Pods
+    seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure | None, pods: Progress
 ) -> Iterator[Finding]:
     accepted = _accepted(plan, failure)
     model_ready = _model_ready(seen)
@@ -165,16 +139,16 @@ def _model_ready(seen: DeploymentSnapshot) -> Finding:
     return Finding("ModelReady", holds=True, reason="Verified", message=f"WenxinModel {seen.model.name} is ready")
 
 
-def _progressing(seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure | None, pods: _Pods) -> Finding:
+def _progressing(seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure | None, pods: Progress) -> Finding:
     if hindered := _hindered(plan, failure):
         return hindered
-    if stuck := pods.problem or _stuck(seen):
-        return finding("Progressing", stuck.reason, _of_how_many(stuck, pods))
+    if stuck := pods.problem or _stuck(seen, plan):
+        return finding("Progressing", stuck.reason, stuck.message)
     if plan.decision.held and _spec_waits(seen, plan):
         return finding("Progressing", "WaitingForModel", "the new spec is rolled out once its weights are verified")
     if pods.complete:
-        return finding("Progressing", "RolloutComplete", f"all {pods.wanted} pods are of the newest revision")
-    return Finding("Progressing", holds=True, reason="RollingOut", message=_rolling_out(pods))
+        return finding("Progressing", "RolloutComplete", f"all {pods.wanted} {pods.noun} are of the newest revision")
+    return Finding("Progressing", holds=True, reason="RollingOut", message=pods.rolling_out())
 
 
 def _hindered(plan: DeploymentPlan, failure: Failure | None) -> Finding | None:
@@ -190,7 +164,7 @@ def _hindered(plan: DeploymentPlan, failure: Failure | None) -> Finding | None:
     return finding("Progressing", "NotAccepted", "no spec has been accepted yet")
 
 
-def _available(plan: DeploymentPlan, pods: _Pods) -> Finding:
+def _available(plan: DeploymentPlan, pods: Progress) -> Finding:
     if pods.any_answering:
         return Finding("Available", holds=True, reason="Answering", message="the endpoint answers")
     if plan.decision.target and pods.wanted == 0:
@@ -198,37 +172,24 @@ def _available(plan: DeploymentPlan, pods: _Pods) -> Finding:
     return finding("Available", "NoPodAnswers", "no pod is ready and in the Service's EndpointSlice")
 
 
-def _ready(accepted: Finding, model_ready: Finding, progressing: Finding, plan: DeploymentPlan, pods: _Pods) -> Finding:
+def _ready(
+    accepted: Finding, model_ready: Finding, progressing: Finding, plan: DeploymentPlan, pods: Progress
+) -> Finding:
     if not accepted.holds:
         return finding("Ready", "NotAccepted", accepted.message)
     if plan.decision.target is None or progressing.reason == "WaitingForModel":
         return Finding("Ready", holds=False, reason=model_ready.reason, message=model_ready.message)
     if pods.wanted == 0 and pods.complete:
-        return finding("Ready", "ScaledToZero", "spec.replicas is 0; `kubectl scale` brings pods back")
+        return finding("Ready", "ScaledToZero", f"spec.replicas is 0; `kubectl scale` brings {pods.noun} back")
     if pods.complete:
-        return Finding("Ready", holds=True, reason="Answering", message=f"{pods.wanted} of {pods.wanted} pods answer")
+        words = f"{pods.wanted} of {pods.wanted} {pods.noun} answer"
+        return Finding("Ready", holds=True, reason="Answering", message=words)
     return Finding("Ready", holds=False, reason=progressing.reason, message=progressing.message)
 
 
-def _pods(seen: DeploymentSnapshot, plan: DeploymentPlan) -> _Pods:
-    present = [pod for pod in seen.pods if not pod.leaving]
-    newest = tuple(pod for pod in present if pod.revision == plan.revision)
-    problems = Counter(pod.problem for pod in newest if pod.problem)
-    # The most frequent, the first by name among equals: the same pods always give the same words.
-    worst = min(problems, key=lambda problem: (-problems[problem], problem), default=None)
-    return _Pods(
-        wanted=plan.decision.target.spec.replicas if plan.decision.target else 0,
-        newest=newest,
-        older=tuple(pod for pod in present if pod.revision != plan.revision),
-        answering=sum(pod.ready and pod.name in seen.serving for pod in newest),
-        any_answering=sum(pod.ready and pod.name in seen.serving for pod in present),
-        problem=worst,
-    )
-
-
-def _stuck(seen: DeploymentSnapshot) -> Problem | None:
+def _stuck(seen: DeploymentSnapshot, plan: DeploymentPlan) -> Problem | None:
     """What the Deployment itself complains of: pods that it may not make, or that take too long."""
-    live = next((child for child in seen.children if child["kind"] == DEPLOYMENT), {})
+    live = next((child for child in seen.children if child["kind"] == plan.workload == DEPLOYMENT), {})
     for condition in (live.get("status") or {}).get("conditions") or ():
         made = (condition.get("type"), condition.get("status"))
         if made == ("ReplicaFailure", "True") or condition.get("reason") == "ProgressDeadlineExceeded":
@@ -244,16 +205,6 @@ def _spec_waits(seen: DeploymentSnapshot, plan: DeploymentPlan) -> bool:
         return False
     other_weights = seen.model is not None and seen.model.source != target.model.source
     return other_weights or target.spec != spec.model_copy(update={"replicas": target.spec.replicas})
-
-
-def _of_how_many(problem: Problem, pods: _Pods) -> str:
-    suffering = sum(pod.problem == problem for pod in pods.newest)
-    return f"{suffering} of {pods.wanted} pods: {problem.message}" if suffering and pods.wanted > 1 else problem.message
-
-
-def _rolling_out(pods: _Pods) -> str:
-    older = f"; {len(pods.older)} of older ones are still there" if pods.older else ""
-    return f"{pods.answering} of {pods.wanted} pods of the newest revision answer{older}"
 
 
 def _served_model(seen: DeploymentSnapshot, plan: DeploymentPlan) -> ServedModel:

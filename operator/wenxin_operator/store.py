@@ -47,6 +47,10 @@ class Store:
         found = self._objects.get((kind, namespace), {})
         return [found[name] for name in sorted(found)]
 
+    def serves(self, kind: str) -> bool:
+        """See reconcile.Reader. What was listed once is there; if it goes, its watch ends, and this copy with it."""
+        return any(listed == kind for listed, _ in self._listed)
+
     def every(self, kind: str) -> Iterator[Raw]:
         """All objects of a kind, whatever their namespace."""
         for (stored, _), things in list(self._objects.items()):

@@ -117,15 +117,16 @@ class Copy:
 
     async def _watch(self) -> None:
         await self._resync.filled.wait()
-        lists = KopfLists(
-            {resource.plural: selector_of(kind) for kind, resource in RESOURCES.items()}, listed=self._resync.relist
-        )
+        kinds = {kind: resource for kind, resource in RESOURCES.items() if self._store.serves(kind)}
+        selectors = {resource.plural: selector_of(kind) for kind, resource in kinds.items()}
+        lists = KopfLists(selectors, listed=self._resync.relist)
         watch = Watch(
             self._feed,
             server=self._endpoint.server,
             session=lambda: self._endpoint.session(
                 lists, Count(self._telemetry.requested), timeout=self._settings.request_timeout
             ),
+            kinds=kinds,
             namespaces=self._settings.watch_namespaces,
             request_timeout=self._settings.request_timeout,
         )

@@ -72,6 +72,7 @@ class FakeApi:
     silent: bool = False  # nothing is answered
     token: str | None = None  # when set, the only one that is let in
     watch_error: int | None = None  # what every watch ends with
+    lacks: set[str] = field(default_factory=set)  # plurals of kinds that are not installed
 
     def __post_init__(self) -> None:
         self._history: list[tuple[int, str, Target, Object]] = []
@@ -161,6 +162,11 @@ class FakeApi:
         self.requests.append(seen)
         if not self.allows(seen):
             return _status(403, "Forbidden", f"may not {seen.verb} {seen.resource}")
+        return await self._answer(seen, request, target)
+
+    async def _answer(self, seen: Request, request: web.Request, target: Target) -> web.StreamResponse:
+        if target.plural in self.lacks:
+            return web.Response(status=404, text="404 page not found")
         return await getattr(self, f"_{seen.verb}")(request, target)
 
     async def _get(self, _: web.Request, target: Target) -> web.Response:
@@ -308,6 +314,8 @@ class FakeApi:
         groups["apiextensions.k8s.io/v1"] = {"customresourcedefinitions": "CustomResourceDefinition"}
         groups["v1"] = {"namespaces": "Namespace", "events": "Event"}
         for kind, resource in RESOURCES.items():
+            if resource.plural in self.lacks:
+                continue
             groups.setdefault(resource.api_version, {})[resource.plural] = kind
         if parts == ["api"]:
             return web.json_response({"versions": ["v1"]})

@@ -19,6 +19,7 @@ from wenxin_operator.names import (
     ENDPOINT_SLICE,
     JOB,
     LABEL_DEPLOYMENT,
+    LABEL_SERVICE_NAME,
     PERSISTENT_VOLUME_CLAIM,
     POD,
     RESOURCES,
@@ -53,6 +54,7 @@ class FakeCluster:
         writes: What the operator wrote, such as "apply Deployment ernie".
         events: What it posted.
         refuse: Raises what a call shall fail with, given its verb and the object.
+        served: Optional kinds that the cluster has.
         hidden: Kinds and names that the watch has not told of: `read` finds them, `get` does not.
     """
 
@@ -63,6 +65,7 @@ class FakeCluster:
     events: list[Event] = field(default_factory=list)
     refuse: Callable[[str, Raw], ApiError | None] = lambda _verb, _thing: None
     hidden: set[tuple[str, str]] = field(default_factory=set)
+    served: set[str] = field(default_factory=set)
     _numbers: itertools.count = field(default_factory=lambda: itertools.count(1))
     _applied: dict[tuple[str, str], Raw] = field(default_factory=dict)
 
@@ -79,6 +82,9 @@ class FakeCluster:
         assert namespace == NAMESPACE
         found = [key for key in self.objects if key[0] == kind and key not in self.hidden]
         return [self.objects[key] for key in sorted(found)]
+
+    def serves(self, kind: str) -> bool:
+        return not RESOURCES[kind].optional or kind in self.served
 
     # Writer
 
@@ -218,7 +224,7 @@ class FakeCluster:
         service = self.objects[SERVICE, name]
         metadata = {
             "name": f"{name}-slice",
-            "labels": service["metadata"]["labels"],
+            "labels": service["metadata"]["labels"] | {LABEL_SERVICE_NAME: name},
             "ownerReferences": [{"uid": service["metadata"]["uid"]}],
         }
         kind = {"apiVersion": RESOURCES[ENDPOINT_SLICE].api_version, "kind": ENDPOINT_SLICE}

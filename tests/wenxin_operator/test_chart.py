@@ -17,7 +17,14 @@ from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.api.model import ModelSpec
 from wenxin_operator.api.parsing import parse
 from wenxin_operator.errors import SpecError
-from wenxin_operator.names import LABEL_JOB_NAME, RESOURCES, WENXIN_DEPLOYMENT, WENXIN_MODEL
+from wenxin_operator.names import (
+    LABEL_JOB_NAME,
+    LEADER_WORKER_SET,
+    RESOURCES,
+    STATEFUL_SET,
+    WENXIN_DEPLOYMENT,
+    WENXIN_MODEL,
+)
 from wenxin_operator.observe import CHILD_KINDS
 from wenxin_operator.settings import Settings, variable
 
@@ -107,7 +114,10 @@ def allowed(request: Request) -> bool:
     )
 
 
-async def test_with_just_these_rights_a_deployment_gets_all_that_it_needs(api: FakeApi, kubeconfig: Path) -> None:
+@pytest.mark.parametrize("lacks", [set(), {"leaderworkersets"}])
+async def test_with_just_these_rights_a_deployment_gets_all_that_it_needs(
+    api: FakeApi, kubeconfig: Path, lacks: set[str]
+) -> None:
     refused: list[Request] = []
 
     def judge(request: Request) -> bool:
@@ -115,18 +125,21 @@ async def test_with_just_these_rights_a_deployment_gets_all_that_it_needs(api: F
             refused.append(request)
         return allowed(request)
 
-    api.allows = judge
+    api.allows, api.lacks = judge, lacks
+    groups = LEADER_WORKER_SET if not lacks else STATEFUL_SET
     await api.put(CLAIM)
     await api.put(deployment(replicas=2))
+    await api.put(deployment("wide", model={"ref": "ernie"}, parallelism={"tensor": 2, "nodes": 2}))
     async with operating(kubeconfig):
         await until(lambda: api.of("jobs"))
         await finish_inspection(api)
-        await until(lambda: api.of("deployments"))
+        await until(lambda: api.of("deployments") and api.of(RESOURCES[groups].plural))
         await quiet(api)
         await api.remove(WENXIN_DEPLOYMENT, "here", "ernie")
         await quiet(api)
     assert refused == []
-    for kind in CHILD_KINDS[WENXIN_DEPLOYMENT] + CHILD_KINDS[WENXIN_MODEL]:
+    other = {LEADER_WORKER_SET, STATEFUL_SET} - {groups}
+    for kind in {*CHILD_KINDS[WENXIN_DEPLOYMENT], *CHILD_KINDS[WENXIN_MODEL]} - other:
         assert api.of(RESOURCES[kind].plural), kind
 
 

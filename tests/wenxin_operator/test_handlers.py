@@ -58,6 +58,7 @@ async def watching(api: FakeApi, feed: Any, *, namespaces: tuple[str, ...] = ())
         feed,
         server=api.url,
         session=lambda: endpoint.session(lists, timeout=5),
+        kinds=RESOURCES,
         namespaces=namespaces,
         request_timeout=5,
     )

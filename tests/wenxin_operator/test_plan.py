@@ -27,7 +27,7 @@ def target(facts: dict[str, Any] | None = None, digest: str = "sha256:1", **fiel
 
 
 def revision(of: Target, flags: str = "ernie-flags-1", settings: Settings | None = None) -> str:
-    return workload.revision_of(workload.deployment(OWNER, of, flags, settings or Settings()))
+    return workload.revision_of(workload.pod_template(OWNER, of, flags, settings or Settings()))
 
 
 def namespace(name: str) -> dict[str, Any]:
@@ -35,7 +35,9 @@ def namespace(name: str) -> dict[str, Any]:
 
 
 def egress(**fields: Any) -> list[dict[str, Any]]:
-    rules: list[dict[str, Any]] = network.serving_policy(OWNER, target(**fields).spec, Settings())["spec"]["egress"]
+    rules: list[dict[str, Any]] = network.serving_policy(OWNER, target(**fields).spec, Settings(), together=False)[
+        "spec"
+    ]["egress"]
     return rules
 
 
@@ -104,8 +106,8 @@ class TestRevision:
         spec = target().spec.model_copy(
             update={"pod": target().spec.pod.model_copy(update={"labels": {names.LABEL_DEPLOYMENT: "other"}})}
         )
-        manifest = workload.deployment(OWNER, Target(spec, target().model), "f", Settings())
-        assert manifest["spec"]["template"]["metadata"]["labels"][names.LABEL_DEPLOYMENT] == "ernie"
+        template = workload.pod_template(OWNER, Target(spec, target().model), "f", Settings())
+        assert template["metadata"]["labels"][names.LABEL_DEPLOYMENT] == "ernie"
 
 
 class TestNetwork:

@@ -1,23 +1,26 @@
 """The whole plan of a WenxinDeployment."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from wenxin_operator import names
 from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.names import (
     COMPONENT_RUNTIME,
     CONFIG_MAP,
     CONTROLLER_REVISION,
+    DEPLOYMENT,
+    STATEFUL_SET,
     WENXIN_MODEL,
     Raw,
     content_hash,
-    flags_config_map,
     revision,
 )
 from wenxin_operator.observe import DeploymentSnapshot
-from wenxin_operator.plan import flags, network, service, workload
+from wenxin_operator.plan import flags, network, replicas, service, stateful_set
 from wenxin_operator.plan.acceptance import Decision, decide
 from wenxin_operator.plan.manifest import OperatorSettings, Owner, Plan
+from wenxin_operator.plan.replicas import Replicas
 from wenxin_operator.target import Target
 
 
@@ -28,10 +31,14 @@ class DeploymentPlan(Plan):
     Attributes:
         decision: Which spec and weights it follows.
         revision: The label of the newest revision's pods; empty without a target.
+        workload: Kind of the objects that make them.
+        leaders: Labels of the pods that answer requests.
     """
 
     decision: Decision = field(default=Decision(None, None))
     revision: str = ""
+    workload: str = DEPLOYMENT
+    leaders: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan(seen: DeploymentSnapshot, settings: OperatorSettings) -> DeploymentPlan:
@@ -43,40 +50,59 @@ def plan(seen: DeploymentSnapshot, settings: OperatorSettings) -> DeploymentPlan
     """
     decision, owner = decide(seen), Owner.of(seen.resource)
     if decision.spec is None:
-        return DeploymentPlan(prune=False, decision=decision)
-    objects = tuple(_standing(owner, decision.spec, settings))
+        leaders = names.pod_selector(owner.key.name)
+        return DeploymentPlan(prune=False, decision=decision, leaders=leaders)
     if decision.target is None:
-        return DeploymentPlan(objects, prune=False, decision=decision)
-    running = _running(owner, decision.target, settings)
-    newest = workload.revision_of(running[-1])
-    kept_spec = _controller_revision(owner, decision.target, seen)
+        kind = replicas.kind_for(decision.spec, seen)
+        leaders = names.leader_selector(owner.key.name, kind)
+        standing = _standing(owner, decision.spec, seen, leaders, frozenset({kind}), settings)
+        return DeploymentPlan(tuple(standing), prune=False, decision=decision, workload=kind, leaders=leaders)
+    config_map = _flags(owner, decision.target)
+    running = replicas.plan(owner, decision.target, config_map["metadata"]["name"], seen, settings)
+    kinds = frozenset({running.kind, *(kind for kind, _ in running.older)})
+    standing = _standing(owner, decision.spec, seen, running.leaders, kinds, settings)
     # The spec is recorded last: only what the API server has taken in full is worth going back to.
     return DeploymentPlan(
-        (*objects, *running, kept_spec), _flags_in_use(seen, newest), decision=decision, revision=newest
+        (*standing, config_map, *running.objects, _controller_revision(owner, decision.target, seen)),
+        running.older | _flags_in_use(seen, running),
+        decision=decision,
+        revision=running.revision,
+        workload=running.kind,
+        leaders=running.leaders,
     )
 
 
-def _standing(owner: Owner, spec: DeploymentSpec, settings: OperatorSettings) -> Iterator[Raw]:
+def _standing(
+    owner: Owner,
+    spec: DeploymentSpec,
+    seen: DeploymentSnapshot,
+    leaders: Mapping[str, str],
+    workloads: frozenset[str],
+    settings: OperatorSettings,
+) -> Iterator[Raw]:
     """What does not wait for the weights."""
     if spec.model.source:
         yield owner.child(WENXIN_MODEL, owner.key.name, COMPONENT_RUNTIME, spec={"source": spec.model.source})
     yield service.service_account(owner)
-    yield network.serving_policy(owner, spec, settings)
-    yield service.service(owner)
+    # Pods of a group that drains need each other to the end.
+    together = workloads != {DEPLOYMENT} or any(pod.group for pod in seen.pods)
+    yield network.serving_policy(owner, spec, settings, together=together)
+    yield service.service(owner, leaders)
+    if STATEFUL_SET in workloads:
+        yield stateful_set.headless_service(owner)
     if spec.replicas > 1:
         yield service.disruption_budget(owner)
 
 
-def _running(owner: Owner, target: Target, settings: OperatorSettings) -> tuple[Raw, Raw]:
+def _flags(owner: Owner, target: Target) -> Raw:
     text = flags.render(target.spec, owner.key.name)
-    name = flags_config_map(owner.key.name, text)
-    config_map = owner.child(CONFIG_MAP, name, COMPONENT_RUNTIME, immutable=True, data={"flags": text})
-    return config_map, workload.deployment(owner, target, name, settings)
+    name = names.flags_config_map(owner.key.name, text)
+    return owner.child(CONFIG_MAP, name, COMPONENT_RUNTIME, immutable=True, data={"flags": text})
 
 
-def _flags_in_use(seen: DeploymentSnapshot, newest: str) -> frozenset[tuple[str, str]]:
-    """ConfigMaps that older pods mount. While there are any, all stay: their ReplicaSet may yet replace one."""
-    if all(pod.revision == newest for pod in seen.pods):
+def _flags_in_use(seen: DeploymentSnapshot, running: Replicas) -> frozenset[tuple[str, str]]:
+    """ConfigMaps that older pods mount. While there are any, all stay: what made them may yet replace one."""
+    if not running.older and all(pod.revision == running.revision for pod in seen.pods):
         return frozenset()
     maps = (child["metadata"]["name"] for child in seen.children if child["kind"] == CONFIG_MAP)
     return frozenset((CONFIG_MAP, name) for name in maps)

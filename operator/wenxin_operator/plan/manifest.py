@@ -1,5 +1,6 @@
 """What all children have in common: names, labels, owners; and what all our containers have: no privileges."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -101,14 +102,14 @@ CONTAINER_SECURITY = {
 }
 
 
-def container(name: str, image: str, settings: OperatorSettings, **body: Any) -> Raw:
+def container(name: str, image: str, settings: OperatorSettings, env: Sequence[Raw] = (), **body: Any) -> Raw:
     """A container without privileges that writes to /tmp only and leaves word of why it ended."""
     return {
         "name": name,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
         # /tmp is the one place to write: a home for Triton's and torch's caches too.
-        "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - an emptyDir of the pod's own
+        "env": [{"name": "HOME", "value": "/tmp"}, *env],  # noqa: S108 - an emptyDir of the pod's own
         "securityContext": CONTAINER_SECURITY,
         # Without a message of its own, the end of the log: an import error has no chance to write one.
         "terminationMessagePolicy": "FallbackToLogsOnError",

@@ -21,11 +21,19 @@ from wenxin_operator.plan.manifest import OperatorSettings, Owner
 NAMESPACE_NAME = "kubernetes.io/metadata.name"  # the API server sets it on every namespace
 
 
-def serving_policy(owner: Owner, spec: DeploymentSpec, settings: OperatorSettings) -> Raw:
+def serving_policy(owner: Owner, spec: DeploymentSpec, settings: OperatorSettings, *, together: bool) -> Raw:
     """In: the HTTP port, for this namespace, the operator's, and namespaces labelled as clients. Out: what is declared.
 
     That is DNS, and the collector of traces where there is one. Weights come from a volume; nothing is fetched.
+
+    Args:
+        owner: The WenxinDeployment.
+        spec: Its spec.
+        settings: The operator's.
+        together: Several pods make a replica: they may talk to each other on any port, for gloo and NCCL choose theirs
+            when they connect.
     """
+    pods = {"podSelector": {"matchLabels": pod_selector(owner.key.name)}}
     endpoint = spec.monitoring.otlp_endpoint
     callers = [
         {"podSelector": {}},
@@ -37,10 +45,17 @@ def serving_policy(owner: Owner, spec: DeploymentSpec, settings: OperatorSetting
         owner.key.name,
         COMPONENT_RUNTIME,
         spec={
-            "podSelector": {"matchLabels": pod_selector(owner.key.name)},
+            **pods,
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"from": callers, "ports": [{"port": PORT, "protocol": "TCP"}]}],
-            "egress": [_dns(), *([_collector(endpoint)] if endpoint else ())],
+            "ingress": [
+                {"from": callers, "ports": [{"port": PORT, "protocol": "TCP"}]},
+                *([{"from": [pods]}] if together else ()),
+            ],
+            "egress": [
+                _dns(),
+                *([_collector(endpoint)] if endpoint else ()),
+                *([{"to": [pods]}] if together else ()),
+            ],
         },
     )
 

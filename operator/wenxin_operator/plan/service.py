@@ -1,5 +1,7 @@
 """How the pods are reached, and how many of them a node drain may take at once."""
 
+from collections.abc import Mapping
+
 from wenxin_operator.names import (
     COMPONENT_RUNTIME,
     POD_DISRUPTION_BUDGET,
@@ -17,19 +19,28 @@ def service_account(owner: Owner) -> Raw:
     return owner.child(SERVICE_ACCOUNT, owner.key.name, COMPONENT_RUNTIME, automountServiceAccountToken=False)
 
 
-def service(owner: Owner) -> Raw:
-    """The endpoint, named as the resource."""
+def service(owner: Owner, leaders: Mapping[str, str]) -> Raw:
+    """The endpoint, named as the resource.
+
+    Args:
+        owner: The WenxinDeployment.
+        leaders: Labels of the pods that answer requests.
+    """
     ports = [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}]
     return owner.child(
         SERVICE,
         owner.key.name,
         COMPONENT_RUNTIME,
-        spec={"type": "ClusterIP", "selector": pod_selector(owner.key.name), "ports": ports},
+        spec={"type": "ClusterIP", "selector": dict(leaders), "ports": ports},
     )
 
 
 def disruption_budget(owner: Owner) -> Raw:
-    """One pod at a time. A pod that is not ready serves nobody and may always be evicted."""
+    """One pod at a time. A pod that is not ready serves nobody and may always be evicted.
+
+    That is one group at a time, too: without one pod, the others of its group are not ready, so nothing of another
+    group may be evicted before the first is whole again.
+    """
     return owner.child(
         POD_DISRUPTION_BUDGET,
         owner.key.name,

@@ -1,6 +1,7 @@
-"""The Deployment and its pod template."""
+"""The pod template, the same for every kind of object that makes pods, and the Deployment."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from wenxin_operator.api.deployment import DeploymentSpec
@@ -39,16 +40,36 @@ GIB = 2**30
 _BYTES_PER_WEIGHT = {"auto": 4, "float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
 
-def deployment(owner: Owner, target: Target, flags: str, settings: OperatorSettings) -> Raw:
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """How a pod learns its place in a group of pods that make one replica.
+
+    Attributes:
+        env: Environment that `node_rank` and `master` refer to.
+        node_rank: Its number in the group.
+        master: Host name of the group's first pod.
+        label: The pods' label whose value is the group.
+    """
+
+    env: tuple[Raw, ...]
+    node_rank: str
+    master: str
+    label: str
+
+    @property
+    def args(self) -> tuple[str, str]:
+        """What the runtime is told, besides the flags that are the same for all pods."""
+        return f"--node-rank={self.node_rank}", f"--master-addr={self.master}"
+
+
+def deployment(owner: Owner, spec: DeploymentSpec, template: Raw) -> Raw:
     """The Deployment.
 
     Args:
         owner: The WenxinDeployment.
-        target: What the pods follow.
-        flags: Name of the ConfigMap with their flags.
-        settings: The operator's.
+        spec: Its spec.
+        template: The pods.
     """
-    spec = target.spec
     return owner.child(
         DEPLOYMENT,
         owner.key.name,
@@ -59,14 +80,14 @@ def deployment(owner: Owner, target: Target, flags: str, settings: OperatorSetti
             "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling_update(spec)},
             "progressDeadlineSeconds": LONGEST_LOAD,
             "revisionHistoryLimit": 2,
-            "template": pod_template(owner, target, flags, settings),
+            "template": template,
         },
     )
 
 
-def revision_of(manifest: Raw) -> str:
-    """The revision label of the pods that a planned Deployment makes."""
-    return str(manifest["spec"]["template"]["metadata"]["labels"][LABEL_REVISION])
+def revision_of(template: Raw) -> str:
+    """The revision label of the pods that a template makes."""
+    return str(template["metadata"]["labels"][LABEL_REVISION])
 
 
 def gpus_per_pod(spec: DeploymentSpec) -> int:
@@ -88,17 +109,27 @@ def rolling_update(spec: DeploymentSpec) -> Raw:
     return {"maxSurge": 1, "maxUnavailable": 0} if gpus_per_pod(spec) == 0 else {"maxSurge": 0, "maxUnavailable": 1}
 
 
-def pod_template(owner: Owner, target: Target, flags: str, settings: OperatorSettings) -> Raw:
-    """The pods, labelled with a hash of all that is said here, so that old and new ones can be told apart."""
+def pod_template(
+    owner: Owner, target: Target, flags: str, settings: OperatorSettings, membership: Membership | None = None
+) -> Raw:
+    """The pods, labelled with a hash of all that is said here, so that old and new ones can be told apart.
+
+    Args:
+        owner: The WenxinDeployment.
+        target: What the pods follow.
+        flags: Name of the ConfigMap with their flags.
+        settings: The operator's.
+        membership: For pods that make a replica together.
+    """
     pod = target.spec.pod
     labels = {**pod.labels, **child_labels(owner.key, COMPONENT_RUNTIME)}
     annotations = {**pod.annotations, ANNOTATION_DIGEST: target.model.digest, ANNOTATION_FLAGS: flags}
-    spec = _pod_spec(owner.key.name, target, flags, settings)
+    spec = _pod_spec(owner.key.name, target, flags, settings, membership)
     labels[LABEL_REVISION] = content_hash([labels, annotations, spec])
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
 
 
-def _pod_spec(name: str, target: Target, flags: str, settings: OperatorSettings) -> Raw:
+def _pod_spec(name: str, target: Target, flags: str, settings: OperatorSettings, membership: Membership | None) -> Raw:
     spec, where = target.spec, claim_path(target.model.source)
     shared_memory = {"medium": "Memory", "sizeLimit": f"{max(1, gpus_per_pod(spec))}Gi"}
     return {
@@ -107,14 +138,14 @@ def _pod_spec(name: str, target: Target, flags: str, settings: OperatorSettings)
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
         "terminationGracePeriodSeconds": grace_period(spec),
-        "containers": [_runtime(target, settings)],
+        "containers": [_runtime(target, settings, membership)],
         "volumes": [
             model_volume(where),
             {"name": "flags", "configMap": {"name": flags}},
             TMP_VOLUME,
             {"name": "shm", "emptyDir": shared_memory},
         ],
-        **_placement(name, spec),
+        **_placement(name, spec, membership),
     }
 
 
@@ -123,13 +154,14 @@ def grace_period(spec: DeploymentSpec) -> int:
     return math.ceil(seconds(spec.drain.delay) + seconds(spec.drain.timeout)) + SPARE_GRACE
 
 
-def _runtime(target: Target, settings: OperatorSettings) -> Raw:
+def _runtime(target: Target, settings: OperatorSettings, membership: Membership | None) -> Raw:
     spec, where = target.spec, claim_path(target.model.source)
     return container(
         "runtime",
         spec.image or settings.runtime_image,
         settings,
-        args=["serve", where.model_dir, "@/etc/wenxin/flags"],
+        membership.env if membership else (),
+        args=["serve", where.model_dir, "@/etc/wenxin/flags", *(membership.args if membership else ())],
         ports=[{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         resources=resources(target),
         **_probes(),
@@ -179,22 +211,25 @@ def _default_resources(target: Target) -> dict[str, dict[str, str]]:
     """What suits the weights.
 
     With a GPU, the host's memory only passes them on. On a CPU it holds them (twice while their type is converted), up
-    to 2 GiB of KV cache, and Python with torch.
+    to 2 GiB of KV cache, and Python with torch. Each data-parallel group has weights and a cache of its own; the pods
+    of a replica share them evenly.
     """
     if gpus_per_pod(target.spec):
         return {"cpu": {"requests": "2"}, "memory": {"requests": "8Gi"}}
     facts = target.model.facts
     kept_as = target.spec.quantization if target.spec.quantization != "none" else target.spec.dtype
-    weights = max(facts.parameters * _BYTES_PER_WEIGHT.get(kept_as, 4), facts.bytes)
-    memory = {"requests": _mebibytes(weights + GIB), "limits": _mebibytes(2 * weights + 4 * GIB)}
+    copies = target.spec.parallelism.data / target.spec.parallelism.nodes
+    weights = copies * max(facts.parameters * _BYTES_PER_WEIGHT.get(kept_as, 4), facts.bytes)
+    spare = max(1, copies) * GIB
+    memory = {"requests": _mebibytes(weights + spare), "limits": _mebibytes(2 * weights + 4 * spare)}
     return {"cpu": {"requests": "500m"}, "memory": memory}
 
 
-def _mebibytes(size: int) -> str:
+def _mebibytes(size: float) -> str:
     return f"{math.ceil(size / MIB)}Mi"
 
 
-def _placement(name: str, spec: DeploymentSpec) -> Raw:
+def _placement(name: str, spec: DeploymentSpec, membership: Membership | None) -> Raw:
     """Where the pods may run. Fields that would say nothing are left out."""
     pod = spec.pod
     tolerations = [_dump(toleration) for toleration in pod.tolerations]
@@ -209,11 +244,18 @@ def _placement(name: str, spec: DeploymentSpec) -> Raw:
         "runtimeClassName": pod.runtime_class_name,
         "imagePullSecrets": [_dump(secret) for secret in pod.image_pull_secrets],
     }
+    return _spread(name, spec, membership) | {field: value for field, value in optional.items() if value}
+
+
+def _spread(name: str, spec: DeploymentSpec, membership: Membership | None) -> Raw:
+    """Replicas go to several nodes. The pods of one replica do where it is asked for: they talk to each other."""
     own = {"labelSelector": {"matchLabels": pod_selector(name)}}
-    spread = [_dump(constraint) | own for constraint in pod.topology_spread_constraints] or [
-        {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"} | own
-    ]
-    return {"topologySpreadConstraints": spread} | {field: value for field, value in optional.items() if value}
+    asked = [_dump(constraint) | own for constraint in spec.pod.topology_spread_constraints]
+    if membership:
+        asked = [constraint | {"matchLabelKeys": [membership.label]} for constraint in asked]
+        return {"topologySpreadConstraints": asked} if asked else {}
+    default = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"} | own
+    return {"topologySpreadConstraints": asked or [default]}
 
 
 def _with_products(affinity: Raw, products: list[str]) -> Raw:
