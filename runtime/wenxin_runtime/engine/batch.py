@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wenxin_runtime.engine.flight import Flight
 from wenxin_runtime.engine.request import Request
-from wenxin_runtime.engine.scheduler import Plan
+from wenxin_runtime.engine.scheduler import Chunk, Plan
 from wenxin_runtime.engine.transfer import to_device
 from wenxin_runtime.layers.attention import AttentionInput, Span
 
@@ -66,9 +66,17 @@ def build(plan: Plan, block_size: int, device: torch.device, flight: Flight) -> 
             starts=narrow[0],
             lengths=narrow[1],
             block_tables=narrow[2],
-            spans=tuple(Span(int(start), c.count, c.end) for start, c in zip(starts, plan, strict=False)),
+            spans=tuple(
+                Span(int(start), c.count, c.end, c.request.group, _wanted(c))
+                for start, c in zip(starts, plan, strict=False)
+            ),
         ),
     )
+
+
+def _wanted(chunk: Chunk) -> int:
+    """Count the chunk's rows that are scored: the last one, or all for the logprobs of the prompt."""
+    return int(chunk.samples) if chunk.request.reusable else chunk.count
 
 
 def _token_ids(plan: Plan, places: Mapping[Request, int]) -> NDArray[np.int64]:

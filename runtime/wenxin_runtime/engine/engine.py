@@ -170,8 +170,8 @@ class Engine:
         return EngineStats(
             waiting=len(scheduler.waiting) + len(self._compiling),
             running=len(scheduler.running),
-            kv_blocks_used=scheduler.pool.owned,
-            kv_blocks_total=scheduler.pool.total,
+            kv_blocks_used=scheduler.pools.owned,
+            kv_blocks_total=scheduler.pools.total,
             batch_tokens=sum(chunk.count for chunk in plan),
             batch_sequences=len(plan),
             schedule_seconds=clock["schedule"],

@@ -115,7 +115,7 @@ class DecodeGraphs:
     def __call__(self, token_ids: Tensor, positions: Tensor, kv_cache: Tensor, step: AttentionInput) -> Tensor:
         """Compute hidden states [rows, hidden] as the model does; a replayed step's are valid until the next call."""
         rows = token_ids.shape[0]
-        decodes = rows == step.lengths.shape[0]
+        decodes = 0 < rows == step.lengths.shape[0]
         if not decodes or rows > self._buckets[-1] or kv_cache is not self._kv_cache:
             return self._model(token_ids, positions, kv_cache, step)
         bucket = self._buckets[bisect_left(self._buckets, rows)]

@@ -10,8 +10,8 @@ def inspected(scheduler: Scheduler, *, compiling: int) -> Inspected:
     running = [_state(request, running=True) for request in scheduler.running]
     waiting = [_state(request, running=False) for request in scheduler.waiting]
     return Inspected(
-        kv_blocks_owned=scheduler.pool.owned,
-        kv_blocks_free=scheduler.pool.free,
+        kv_blocks_owned=scheduler.pools.owned,
+        kv_blocks_free=scheduler.pools.free,
         compiling=compiling,
         sequences=(*running, *waiting),
     )

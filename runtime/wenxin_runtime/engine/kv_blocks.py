@@ -4,12 +4,14 @@ A block holds the keys and values of `block_size` consecutive tokens of one sequ
 as share it, or free; owned + free = total always. A full block whose tokens are computed is published under a key that
 chains over everything before it, so a later sequence with the same prefix (and the same salt) owns it too and computes
 nothing. A free block stays findable until it is taken for something else, the longest unused first.
+
+Each data-parallel group has a cache, and so a pool, of its own; a block's number means something in its group only.
 """
 
 import hashlib
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,10 +21,11 @@ class BlockTable:
     """One sequence's blocks, in order, and the keys of its full blocks as far as they have been needed.
 
     `salt` separates tenants: equal prefixes under different salts share nothing. `blocks` are int32, so that a step's
-    tables are copies of memory.
+    tables are copies of memory. They lie in the cache of data-parallel group `group`, set while there are none.
     """
 
     salt: str = ""
+    group: int = 0
     blocks: "array[int]" = field(default_factory=lambda: array("i"))
     keys: list[bytes] = field(default_factory=list)
     published: int = 0
@@ -37,7 +40,7 @@ class _Content(NamedTuple):
 
 
 class BlockPool:
-    """All blocks of one KV cache."""
+    """All blocks of one KV cache, numbered from 0."""
 
     def __init__(self, total: int, block_size: int, *, prefix_caching: bool = True) -> None:
         self.total = total
@@ -58,6 +61,11 @@ class BlockPool:
         """Blocks that at least one sequence owns."""
         return self.total - len(self._free)
 
+    @property
+    def findable(self) -> int:
+        """Blocks that hold a known prefix, owned or free."""
+        return len(self._by_key)
+
     def blocks_for(self, tokens: int) -> int:
         """Say how many blocks `tokens` tokens fill."""
         return -(-tokens // self.block_size)
@@ -70,16 +78,15 @@ class BlockPool:
         Returns:
             The number of tokens that need not be computed.
         """
-        if not self._prefix_caching:
-            return 0
-        for index in range((len(token_ids) - 1) // self.block_size):
-            block = self._find(table, index, token_ids)
-            if block is None:
-                break
+        for block in self._known(table, token_ids):
             self._own(block)
             table.blocks.append(block)
         table.published = len(table.blocks)
         return len(table.blocks) * self.block_size
+
+    def hits(self, table: BlockTable, token_ids: Sequence[int]) -> int:
+        """Say what `reuse` would return, and change nothing."""
+        return sum(self.block_size for _ in self._known(table, token_ids))
 
     def share(self, table: BlockTable, source: BlockTable, tokens: int) -> int:
         """Give an empty table the full blocks of the first `tokens` tokens of `source`, which has them computed.
@@ -130,6 +137,16 @@ class BlockPool:
         del table.blocks[:]
         table.published = 0
 
+    def _known(self, table: BlockTable, token_ids: Sequence[int]) -> Iterator[int]:
+        """Find the blocks of the longest known prefix that leaves a token to compute."""
+        if not self._prefix_caching:
+            return
+        for index in range((len(token_ids) - 1) // self.block_size):
+            block = self._find(table, index, token_ids)
+            if block is None:
+                return
+            yield block
+
     def _find(self, table: BlockTable, index: int, token_ids: Sequence[int]) -> int | None:
         block = self._by_key.get(self._key(table, index, token_ids))
         if block is None:
@@ -159,6 +176,39 @@ class BlockPool:
 
     def _slice(self, token_ids: Sequence[int], index: int) -> tuple[int, ...]:
         return tuple(token_ids[index * self.block_size : (index + 1) * self.block_size])
+
+
+class BlockPools:
+    """The pools of all data-parallel groups, equally large, by the group's number."""
+
+    def __init__(self, groups: int, total: int, block_size: int, *, prefix_caching: bool = True) -> None:
+        """Make `groups` pools of `total` blocks each."""
+        self.block_size = block_size
+        self._pools = tuple(BlockPool(total, block_size, prefix_caching=prefix_caching) for _ in range(groups))
+
+    def __getitem__(self, group: int) -> BlockPool:
+        return self._pools[group]
+
+    def __iter__(self) -> Iterator[BlockPool]:
+        return iter(self._pools)
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    @property
+    def total(self) -> int:
+        """Blocks of all groups."""
+        return sum(pool.total for pool in self)
+
+    @property
+    def free(self) -> int:
+        """Blocks that no sequence owns, of all groups."""
+        return sum(pool.free for pool in self)
+
+    @property
+    def owned(self) -> int:
+        """Blocks that at least one sequence owns, of all groups."""
+        return sum(pool.owned for pool in self)
 
 
 def _root(salt: str) -> bytes:

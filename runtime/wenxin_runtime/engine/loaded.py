@@ -14,10 +14,12 @@ from wenxin_runtime.kernels import Kernels, choose
 from wenxin_runtime.kernels.reference import ReferenceKernels
 from wenxin_runtime.models import MODELS
 from wenxin_runtime.models.builder import Builder
+from wenxin_runtime.parallel.groups import GroupedModel
 from wenxin_runtime.parallel.ranks import Mesh
 from wenxin_runtime.parallel.sharding import Shard, check_layout
 from wenxin_runtime.weights.checkpoint import Checkpoint, open_checkpoint
 from wenxin_runtime.weights.loading import CheckpointSource, Progress
+from wenxin_runtime.weights.model_config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,22 @@ class Loaded:
         blocks += on_gpu  # one that is no sequence's, for the padding of decode graphs
         shape = (model.num_layers, blocks, self.config.block_size, 2 * len(self.shard.kv_heads), model.head_dim)
         cache = torch.zeros(shape, device=self.device, dtype=self.dtype)
-        captured = on_gpu and not self.config.enforce_eager and not isinstance(self.kernels, ReferenceKernels)
-        if replays is None or not captured:
-            return self.model, cache
-        return DecodeGraphs(self.model, cache, self.config.max_num_seqs, replays, cuda_capture()), cache
+        captured = on_gpu and not isinstance(self.kernels, ReferenceKernels) and may_replay(self.config, model)
+        model_here = self.model
+        if replays is not None and captured:
+            model_here = DecodeGraphs(model_here, cache, self.config.max_num_seqs, replays, cuda_capture())
+        return GroupedModel(model_here, self.mesh) if self.mesh.groups > 1 else model_here, cache
+
+
+def may_replay(config: RuntimeConfig, model: ModelConfig) -> bool:
+    """Say whether decode steps may be captured as CUDA graphs.
+
+    Groups that compute beside each other may: each replays the graph of as many rows as it has, or none. Where tokens
+    travel between groups to their experts, how many go where is decided by the router anew in every layer, and the host
+    has to know it: no graph can repeat that.
+    """
+    tokens_travel = config.data_parallel_size > 1 and config.enable_expert_parallel and model.moe is not None
+    return not config.enforce_eager and not tokens_travel
 
 
 def check(config: RuntimeConfig) -> Checkpoint:

@@ -15,7 +15,8 @@ class Prompt:
 
     Attributes:
         ids: Its tokens.
-        running: Its choices that hold a slot. One computes the prompt, the others take over its blocks.
+        running: Its choices that hold a slot, all of one group. One computes the prompt, the others take over its
+            blocks.
         cached_tokens: Tokens found in the prefix cache when its first choice was admitted.
         answered: Whether a choice has its first token.
         scored: Tokens whose log probabilities are known or under way, where the request wants them.
@@ -90,6 +91,11 @@ class Request:
 
     def __post_init__(self) -> None:
         self.token_ids.extend(self.prompt.ids)
+
+    @property
+    def group(self) -> int:
+        """Data-parallel group whose cache holds its blocks, while it runs."""
+        return self.table.group
 
     @property
     def generated(self) -> int:

@@ -23,7 +23,7 @@ class Model(Protocol):
     """What every model in `wenxin_runtime.models` does."""
 
     def __call__(self, token_ids: Tensor, positions: Tensor, kv_cache: Tensor, step: AttentionInput) -> Tensor:
-        """Compute hidden states [rows, hidden] and fill the cache."""
+        """Compute hidden states [rows, hidden] and fill the cache; those of rows that no span wants may be missing."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Score the vocabulary: [rows, hidden] to [rows, vocab]."""

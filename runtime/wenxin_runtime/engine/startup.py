@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from wenxin_runtime.engine.admission import Admission
 from wenxin_runtime.engine.constraint import Constrain
 from wenxin_runtime.engine.constraints.factory import Constraints
 from wenxin_runtime.engine.engine import Engine
-from wenxin_runtime.engine.kv_blocks import BlockPool
+from wenxin_runtime.engine.kv_blocks import BlockPools
 from wenxin_runtime.engine.kv_cache import KVCacheSize
 from wenxin_runtime.engine.loaded import Loaded, check, device_of, load
 from wenxin_runtime.engine.runner import Runner
@@ -72,7 +73,7 @@ def start(
     _warm_up(starting.engine(size, runner), config, _warm_lengths(loaded.device, size))
     ready = Ready(
         max_model_len=size.max_model_len,
-        kv_blocks=size.blocks,
+        kv_blocks=size.blocks * loaded.mesh.groups,
         block_size=size.block_size,
         device=_device_name(loaded.device),
         dtype=str(loaded.dtype).removeprefix("torch."),
@@ -111,14 +112,13 @@ class _Starting:
         if self._followers:
             self._followers.tell(Allocate(blocks, replays))
         model, cache = self._loaded.with_cache(blocks, replays=replays)
-        return Runner(
-            LeadingModel(model, self._loaded.mesh.world, self._followers) if self._followers else model, cache
-        )
+        return Runner(LeadingModel(model, self._loaded.mesh, self._followers) if self._followers else model, cache)
 
     def engine(self, size: KVCacheSize, runner: Runner, constrain: Constrain | None = None) -> Engine:
         """Make an engine with nothing to do."""
         config, model = self._loaded.config, self._loaded.checkpoint.config
-        pool = BlockPool(size.blocks, size.block_size, prefix_caching=config.enable_prefix_caching)
+        groups = self._loaded.mesh.groups
+        pools = BlockPools(groups, size.blocks, size.block_size, prefix_caching=config.enable_prefix_caching)
         admission = Admission(
             vocab_size=model.vocab_size,
             max_model_len=size.max_model_len,
@@ -127,7 +127,7 @@ class _Starting:
             constrain=constrain,
         )
         asynchronous = runner.device.type != "cpu" if config.async_scheduling is None else config.async_scheduling
-        return Engine(runner, Scheduler(self._limits, pool), admission, asynchronous=asynchronous)
+        return Engine(runner, Scheduler(self._limits, pools), admission, asynchronous=asynchronous)
 
     def _budget(self) -> int:
         """Find the bytes that every rank can give to its KV cache."""
@@ -146,7 +146,7 @@ class _Starting:
         torch.cuda.reset_peak_memory_stats()
         runner = self.runner(size.blocks, replays=None)
         engine = self.engine(size, runner)
-        _generate_one_token(engine, tokens)
+        _generate_tokens(engine, [tokens])
         peak = torch.cuda.max_memory_allocated() - before
         del engine, runner
         torch.cuda.empty_cache()
@@ -183,8 +183,9 @@ def _warm_lengths(device: torch.device, size: KVCacheSize) -> list[int]:
 
 
 def _warm_up(engine: Engine, config: RuntimeConfig, lengths: list[int]) -> None:
-    """Generate tokens: what is slow or broken the first time is so before anybody waits for it."""
-    error = next(filter(None, [_generate_one_token(engine, length) for length in lengths]), None)
+    """Generate tokens in every group: what is slow or broken the first time is so before anybody waits for it."""
+    groups = config.data_parallel_size
+    error = next(filter(None, [_generate_tokens(engine, [length] * groups) for length in lengths]), None)
     if error:
         raise CheckpointError(
             f"{config.model_dir}: the first token failed: {error}; the weights are damaged"
@@ -192,11 +193,13 @@ def _warm_up(engine: Engine, config: RuntimeConfig, lengths: list[int]) -> None:
         )
 
 
-def _generate_one_token(engine: Engine, prompt_tokens: int) -> str | None:
+def _generate_tokens(engine: Engine, prompts: Sequence[int]) -> str | None:
+    """Answer prompts of these lengths with one token each, all at the same time, so that each has a group."""
     sampling = SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True)
-    engine.submit(Submit(f"warm-up-{os.getpid()}", (0,) * prompt_tokens, sampling))
+    for number, length in enumerate(prompts):
+        engine.submit(Submit(f"warm-up-{os.getpid()}-{number}", (0,) * length, sampling))
     error = None
     while engine.busy:
         for delta in engine.step().deltas:
-            error = delta.error
+            error = error or delta.error
     return error

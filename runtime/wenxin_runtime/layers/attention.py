@@ -19,11 +19,15 @@ class Span:
         start: First row.
         count: Number of rows; they are the sequence's last tokens.
         length: Tokens of the sequence in the cache, these rows included.
+        group: Data-parallel group that has the sequence in its cache.
+        wanted: How many of the rows, the last ones, are looked at behind the model.
     """
 
     start: int
     count: int
     length: int
+    group: int = 0
+    wanted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class AttentionInput:
         starts: First row of each sequence, then the number of rows, int32 [sequences + 1].
         lengths: Tokens of each sequence in the cache, the step's own included, int32 [sequences].
         block_tables: Each sequence's blocks in order, int32 [sequences, most blocks], filled up with 0.
-        spans: Starts and lengths once more, for decisions on the host; the rows cover the step.
+        spans: Starts and lengths once more, for decisions on the host; the rows cover the step, group by group.
     """
 
     slots: Tensor

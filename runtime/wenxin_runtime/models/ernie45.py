@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from wenxin_runtime.layers.attention import AttentionInput
@@ -35,16 +36,19 @@ class Ernie45:
         head = table if source.shares_table and table.dtype == source.dtype else source.head()
         self._head = builder.kernels.linear(head, source(HEAD_BIAS) if config.head_bias else None)
         self._world = mesh.world
+        self._hidden_size, self._dtype = config.hidden_size, source.dtype
 
     def __call__(self, token_ids: Tensor, positions: Tensor, kv_cache: Tensor, step: AttentionInput) -> Tensor:
         """Compute the hidden states [rows, hidden] of token_ids [rows] at positions [rows], filling the cache.
 
         Args:
-            token_ids: int64.
+            token_ids: int64; none where only other data-parallel groups have rows in this step.
             positions: int64, each token's index in its sequence.
             kv_cache: [layers, blocks, block_size, 2 * kv_heads, head_dim]; of this rank's heads.
             step: Which rows belong to which sequence and blocks.
         """
+        if not len(token_ids):
+            return self._without_rows(token_ids)
         residual = self._embedding(token_ids)
         turns = self._rotary.turns(positions)
         x = None
@@ -55,6 +59,12 @@ class Ernie45:
     def logits(self, hidden: Tensor) -> Tensor:
         """Score the vocabulary: [rows, hidden] to [rows, vocab]."""
         return self._world.join(self._head(hidden))
+
+    def _without_rows(self, token_ids: Tensor) -> Tensor:
+        nothing = torch.empty(0, self._hidden_size, dtype=self._dtype, device=token_ids.device)
+        for layer in self._layers:
+            layer.meet(nothing)
+        return nothing
 
 
 class Layer:
@@ -73,6 +83,10 @@ class Layer:
         """Add x, what the layer before has said, to `residual` in place, and say something new, both [rows, hidden]."""
         x = self._ranks.sum_(self._attention(self._input_norm(residual, x), turns, cache, step))
         return self._ranks.sum_(self._feed_forward(self._post_attention_norm(residual, x)))
+
+    def meet(self, nothing: Tensor) -> None:
+        """Have no rows, [0, hidden]: only what ranks of all groups compute together is computed."""
+        self._feed_forward(nothing)
 
 
 class Norm:
@@ -118,7 +132,9 @@ class MLP:
         self._down = builder.linear(prefix, "down_proj", bias=bias)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Map x [rows, hidden] to the same shape."""
+        """Map x [rows, hidden] to the same shape; there may be no rows."""
+        if not len(x):
+            return x
         return self._down(self._kernels.silu_and_mul(self._gate_up(x)))
 
 

@@ -2,4 +2,5 @@
 
 sharding    which part of each tensor belongs to which rank; no torch
 ranks       the ranks that share a model, and what they add up
+groups      data-parallel groups: each computes its own rows of a step
 """

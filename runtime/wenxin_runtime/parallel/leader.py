@@ -8,7 +8,7 @@ from torch import Tensor
 from wenxin_runtime.engine.runner import Model
 from wenxin_runtime.layers.attention import AttentionInput, Span
 from wenxin_runtime.parallel.orders import Forward, Order, Score, encode
-from wenxin_runtime.parallel.ranks import Ranks
+from wenxin_runtime.parallel.ranks import Mesh
 
 
 class Followers:
@@ -33,22 +33,31 @@ class Followers:
 class LeadingModel:
     """A `Model` on several devices, as the engine sees it."""
 
-    def __init__(self, model: Model, ranks: Ranks, followers: Followers) -> None:
+    def __init__(self, model: Model, mesh: Mesh, followers: Followers) -> None:
         self._model = model
-        self._ranks = ranks
+        self._mesh = mesh
         self._followers = followers
 
     def __call__(self, token_ids: Tensor, positions: Tensor, kv_cache: Tensor, step: AttentionInput) -> Tensor:
         """Compute hidden states [rows, hidden] and fill the cache, on all ranks."""
-        spans = tuple((span.start, span.count, span.length) for span in step.spans)
-        self._followers.tell(Forward(len(token_ids), step.block_tables.shape[1], spans))
-        self._ranks.spread_(pack(token_ids, positions, step))
+        self._followers.tell(order_of(step, len(token_ids), parts=self._mesh.groups > 1))
+        self._mesh.world.spread_(pack(token_ids, positions, step))
         return self._model(token_ids, positions, kv_cache, step)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Score the vocabulary: [rows, hidden] to [rows, vocab]."""
         self._followers.tell(Score(len(hidden)))
-        return self._model.logits(self._ranks.spread_(hidden))
+        return self._model.logits(self._mesh.world.spread_(hidden))
+
+
+def order_of(step: AttentionInput, rows: int, *, parts: bool) -> Forward:
+    """Put the host's view of a step into words, with the spans' groups and wanted rows where they matter."""
+    return Forward(
+        rows,
+        step.block_tables.shape[1],
+        tuple((span.start, span.count, span.length) for span in step.spans),
+        tuple((span.group, span.wanted) for span in step.spans) if parts else (),
+    )
 
 
 def pack(token_ids: Tensor, positions: Tensor, step: AttentionInput) -> Tensor:
@@ -60,7 +69,8 @@ def pack(token_ids: Tensor, positions: Tensor, step: AttentionInput) -> Tensor:
 def unpack(packed: Tensor, order: Forward) -> tuple[Tensor, Tensor, AttentionInput]:
     """Take apart what `pack` has made: token ids, positions, and what attention takes."""
     token_ids, positions, slots, starts, lengths, tables = torch.split(packed, _sizes(order))
-    spans = tuple(Span(*span) for span in order.spans)
+    parts = order.parts or ((0, 0),) * len(order.spans)
+    spans = tuple(Span(*span, *part) for span, part in zip(order.spans, parts, strict=True))
     tables = tables.view(len(spans), order.most_blocks).int()
     return token_ids, positions, AttentionInput(slots, starts.int(), lengths.int(), tables, spans)
 

@@ -22,15 +22,17 @@ class Allocate(msgspec.Struct, frozen=True, tag=True):
     replays: int | None
 
 
-class Forward(msgspec.Struct, frozen=True, tag=True):
+class Forward(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     """Receive a step's tensors and compute its hidden states.
 
-    `most_blocks` is the width of the block tables; each span is (start, count, length) of a sequence.
+    `most_blocks` is the width of the block tables; each span is (start, count, length) of a sequence. Where there are
+    several data-parallel groups, `parts` has (group, wanted) of each; see `Span`.
     """
 
     rows: int
     most_blocks: int
     spans: tuple[tuple[int, int, int], ...]
+    parts: tuple[tuple[int, int], ...] = ()
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):

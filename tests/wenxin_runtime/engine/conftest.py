@@ -2,10 +2,11 @@ import pytest
 import torch
 
 from tests.wenxin_runtime.engine_driver import VOCAB, engine_of
+from tests.wenxin_runtime.groups_in_turn import GroupsInTurn
 from wenxin_runtime import fixture
 from wenxin_runtime.engine.admission import Admission
 from wenxin_runtime.engine.engine import Engine
-from wenxin_runtime.engine.kv_blocks import BlockPool
+from wenxin_runtime.engine.kv_blocks import BlockPools
 from wenxin_runtime.engine.runner import Runner
 from wenxin_runtime.engine.scheduler import Limits, Scheduler
 
@@ -38,10 +39,12 @@ def make(loaded):
         asynchronous=False,
         constrain=None,
         runner_type=Runner,
+        groups=1,
     ) -> Engine:
-        runner = runner_type(loaded._model, torch.zeros_like(loaded._kv_cache[:, :blocks]))
+        cache = torch.zeros_like(loaded._kv_cache[:, :blocks])
+        runner = runner_type(GroupsInTurn(loaded._model, cache, groups) if groups > 1 else loaded._model, cache)
         limits = Limits(slots, budget, beside or budget)
-        scheduler = Scheduler(limits, BlockPool(blocks, BLOCK, prefix_caching=caching))
+        scheduler = Scheduler(limits, BlockPools(groups, blocks, BLOCK, prefix_caching=caching))
         admission = Admission(vocab_size=VOCAB, max_model_len=model_len, eos_token_ids=eos, seed=0, constrain=constrain)
         return Engine(runner, scheduler, admission, asynchronous=asynchronous)
 

@@ -44,10 +44,12 @@ class Dooming:
 
 def check_blocks(engine: Engine) -> None:
     scheduler = engine._scheduler
-    held = Counter(block for r in [*scheduler.running, *scheduler.waiting] for block in r.table.blocks)
-    assert scheduler.pool.owned == len(held)
-    assert scheduler.pool.owned + scheduler.pool.free == scheduler.pool.total
-    assert [held[block] for block in range(scheduler.pool.total)] == scheduler.pool._owners
+    requests = [*scheduler.running, *scheduler.waiting]
+    for group, pool in enumerate(scheduler.pools):
+        held = Counter(block for r in requests if r.group == group for block in r.table.blocks)
+        assert pool.owned == len(held)
+        assert pool.owned + pool.free == pool.total
+        assert [held[block] for block in range(pool.total)] == pool._owners
 
 
 def play(engine: Engine, script: list[tuple[int, Submit, int | None]]) -> dict[str, Answer]:
@@ -103,9 +105,10 @@ ARRIVAL = st.tuples(
     budget=st.integers(6, 150),
     blocks=st.integers(8, 40),  # the longest request needs 7
     caching=st.booleans(),
+    groups=st.integers(1, 3),
 )
-def test_an_asynchronous_engine_answers_as_one_in_lockstep_whatever_arrives_and_leaves(
-    make, arrivals, slots, budget, blocks, caching
+def test_an_asynchronous_engine_of_any_groups_answers_as_one_in_lockstep_whatever_arrives_and_leaves(
+    make, arrivals, slots, budget, blocks, caching, groups
 ):
     script = []
     for number, (at, length, which, answer, choices, priority, lives, doomed, sampling) in enumerate(arrivals):
@@ -117,7 +120,7 @@ def test_an_asynchronous_engine_answers_as_one_in_lockstep_whatever_arrives_and_
         script.append((at, message, lives))
     common = {"slots": slots, "budget": budget, "beside": max(1, budget // 4), "blocks": blocks, "caching": caching}
     common |= {"eos": range(0, VOCAB, 7), "constrain": Dooming()}
-    ahead = play(make(asynchronous=True, **common), script)
+    ahead = play(make(asynchronous=True, groups=groups, **common), script)
     lockstep = play(make(**common), script)
     for _, message, lives in script:
         for name in message.request_ids:

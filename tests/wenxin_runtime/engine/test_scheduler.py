@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wenxin_runtime.engine.kv_blocks import BlockPool, BlockTable
+from wenxin_runtime.engine.kv_blocks import BlockPools, BlockTable
 from wenxin_runtime.engine.request import Prompt, Request
 from wenxin_runtime.engine.scheduler import Limits, Plan, Scheduler
 from wenxin_runtime.ipc import SamplingParams
@@ -29,9 +29,16 @@ def choices(*names: str, prompt: int, answer: int = 4, first_token: int = 0, pri
 
 
 def scheduler(
-    *, blocks: int = 100, block_size: int = 4, slots: int = 8, budget: int = 64, beside: int = 64, caching: bool = False
+    *,
+    blocks: int = 100,
+    block_size: int = 4,
+    slots: int = 8,
+    budget: int = 64,
+    beside: int = 64,
+    caching: bool = False,
+    groups: int = 1,
 ) -> Scheduler:
-    return Scheduler(Limits(slots, budget, beside), BlockPool(blocks, block_size, prefix_caching=caching))
+    return Scheduler(Limits(slots, budget, beside), BlockPools(groups, blocks, block_size, prefix_caching=caching))
 
 
 def step(s: Scheduler) -> Plan:
@@ -41,7 +48,7 @@ def step(s: Scheduler) -> Plan:
     assert len({chunk.request for chunk in plan}) == len(plan) <= s.limits.max_num_seqs
     for chunk in plan:
         assert chunk.count > 0
-        assert len(chunk.request.table.blocks) >= s.pool.blocks_for(chunk.end)
+        assert len(chunk.request.table.blocks) >= s.pools[0].blocks_for(chunk.end)
     s.advance(plan)
     for chunk in plan:
         if chunk.samples:
@@ -54,9 +61,10 @@ def step(s: Scheduler) -> Plan:
 
 
 def check_blocks(s: Scheduler) -> None:
-    held = Counter(block for r in [*s.running, *s.waiting] for block in r.table.blocks)
-    assert s.pool.owned + s.pool.free == s.pool.total
-    assert s.pool.owned == len(held)
+    for group, pool in enumerate(s.pools):
+        held = Counter(block for r in [*s.running, *s.waiting] if r.group == group for block in r.table.blocks)
+        assert pool.owned + pool.free == pool.total
+        assert [held[block] for block in range(pool.total)] == pool._owners
 
 
 def names(plan: Plan) -> dict[str, int]:
@@ -185,7 +193,7 @@ def test_shared_blocks_outlive_the_choice_that_computed_them():
     check_blocks(s)
     assert names(step(s)) == {"second": 1}
     s.remove(second)
-    assert s.pool.owned == 0
+    assert s.pools.owned == 0
 
 
 def test_removing_a_waiting_and_a_running_request_frees_what_they_own():
@@ -196,7 +204,7 @@ def test_removing_a_waiting_and_a_running_request_frees_what_they_own():
     step(s)
     s.remove(running)
     s.remove(waiting)
-    assert (s.pool.owned, s.schedule()) == (0, ())
+    assert (s.pools.owned, s.schedule()) == (0, ())
 
 
 def test_a_cached_prefix_is_not_computed_again_and_is_counted():
@@ -237,9 +245,13 @@ def test_a_request_that_wants_its_prompts_logprobs_computes_all_of_it():
     budget=st.integers(4, 20),
     blocks=st.integers(14, 30),  # the longest request needs 14 blocks of 2
     caching=st.booleans(),
+    groups=st.integers(1, 3),
 )
-def test_nothing_starves_and_no_block_is_lost_whatever_arrives_and_leaves(arrivals, slots, budget, blocks, caching):
-    s = scheduler(blocks=blocks, block_size=2, slots=slots, budget=budget, beside=max(1, budget // 4), caching=caching)
+def test_nothing_starves_and_no_block_is_lost_whatever_arrives_and_leaves(
+    arrivals, slots, budget, blocks, caching, groups
+):
+    common = {"blocks": blocks, "block_size": 2, "caching": caching, "groups": groups}
+    s = scheduler(slots=slots, budget=budget, beside=max(1, budget // 4), **common)
     everything, leaving = [], []
     for number, (steps, prompt, answer, shared, leaves, priority, count) in enumerate(arrivals):
         for _ in range(steps):
@@ -266,7 +278,7 @@ def test_nothing_starves_and_no_block_is_lost_whatever_arrives_and_leaves(arriva
             break
     assert not s.running
     assert not s.waiting
-    assert s.pool.owned == 0
+    assert s.pools.owned == 0
     for ended in everything:
         if ended not in leaving or len(ended.token_ids) == ended.max_len:
             assert len(ended.token_ids) == ended.max_len
