@@ -1,5 +1,6 @@
 """A rank's part of the model on its device, and the memory beside it."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -14,17 +15,20 @@ from wenxin_runtime.kernels import Kernels, choose
 from wenxin_runtime.kernels.reference import ReferenceKernels
 from wenxin_runtime.models import MODELS
 from wenxin_runtime.models.builder import Builder
+from wenxin_runtime.models.ernie45_moe import read_expert
+from wenxin_runtime.parallel.balance import Balance
 from wenxin_runtime.parallel.groups import GroupedModel
+from wenxin_runtime.parallel.placement import Slots
 from wenxin_runtime.parallel.ranks import Mesh
 from wenxin_runtime.parallel.sharding import Shard, check_layout
 from wenxin_runtime.weights.checkpoint import Checkpoint, open_checkpoint
-from wenxin_runtime.weights.loading import CheckpointSource, Progress
+from wenxin_runtime.weights.loading import CheckpointSource, Progress, Rereading
 from wenxin_runtime.weights.model_config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What one rank holds."""
+    """What one rank holds; `balance` where whole experts are spread over the ranks."""
 
     config: RuntimeConfig
     checkpoint: Checkpoint
@@ -34,6 +38,7 @@ class Loaded:
     dtype: torch.dtype
     kernels: Kernels
     model: Model
+    balance: Balance | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -132,8 +137,20 @@ def load(config: RuntimeConfig, checkpoint: Checkpoint, mesh: Mesh, progress: Pr
     )
     source = CheckpointSource(checkpoint, device, dtype, progress, shard)
     kernels = choose(device, dtype, config.quantization)
-    model = MODELS[checkpoint.config.architecture](Builder(checkpoint.config, source, kernels, mesh))
-    return Loaded(config, checkpoint, shard, mesh, device, dtype, kernels, model)
+    balance = _balance(config, checkpoint, mesh, device, dtype)
+    model = MODELS[checkpoint.config.architecture](Builder(checkpoint.config, source, kernels, mesh, balance))
+    return Loaded(config, checkpoint, shard, mesh, device, dtype, kernels, model, balance)
+
+
+def _balance(
+    config: RuntimeConfig, checkpoint: Checkpoint, mesh: Mesh, device: torch.device, dtype: torch.dtype
+) -> Balance | None:
+    moe, ranks = checkpoint.config.moe, mesh.world.size
+    if moe is None or not config.enable_expert_parallel:
+        return None
+    slots = Slots(moe.num_experts, ranks, config.num_redundant_experts // ranks)
+    read = functools.partial(read_expert, Rereading(checkpoint, dtype))
+    return Balance(slots, sorted(moe.layers), mesh, device, read)
 
 
 def device_of(config: RuntimeConfig, index: int = 0) -> torch.device:

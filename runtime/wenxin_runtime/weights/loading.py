@@ -1,5 +1,6 @@
 """The checkpoint's tensors as torch tensors."""
 
+import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from wenxin_runtime.parallel.sharding import Shard
 from wenxin_runtime.weights.checkpoint import Checkpoint
 from wenxin_runtime.weights.names import EMBEDDING, HEAD
+from wenxin_runtime.weights.safetensors import DTYPES
 
 Progress = Callable[[int, int], None]
 
@@ -92,3 +94,37 @@ class CheckpointSource:
             self._done += stored.end - stored.start
             self._progress(self._done, self._checkpoint.bytes)
         return tensor
+
+
+class Rereading:
+    """Reads whole tensors of a checkpoint into host memory, long after the model was loaded from it.
+
+    Nothing is mapped: a file that is gone by now, or a volume, is an error to be told and not the end of the process.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+        """Remember which files they are."""
+        self._dtype = dtype
+        self._tensors = checkpoint.tensors
+        self._known = {file: _identity(file.stat()) for file in {tensor.file for tensor in self._tensors.values()}}
+
+    def __call__(self, name: str) -> Tensor:
+        """Give a tensor in `dtype`.
+
+        Raises:
+            OSError: it cannot be read, or its file is not the one that was loaded.
+        """
+        stored = self._tensors[name]
+        content = bytearray(stored.end - stored.start)
+        with stored.file.open("rb") as file:
+            if _identity(os.fstat(file.fileno())) != self._known[stored.file]:
+                raise OSError(f"{stored.file} has changed since the model was loaded")
+            file.seek(stored.start)
+            if file.readinto(content) != len(content):
+                raise OSError(f"{stored.file} ends within {name}")
+        tensor = torch.frombuffer(content, dtype=getattr(torch, DTYPES[stored.dtype][0]))
+        return tensor.view(stored.shape).to(self._dtype)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
