@@ -77,6 +77,12 @@ class RuntimeConfig:
     num_redundant_experts: int = _flag(
         0, "with expert parallelism: places for copies of the busiest experts of each layer, all devices together"
     )
+    enable_one_shot_all_reduce: bool = _flag(
+        False,
+        "add up small tensors between the GPUs of one node in one kernel over peer memory, not by NCCL; "
+        "not measured yet, so off",
+        action=argparse.BooleanOptionalAction,
+    )
     nnodes: int = _flag(1, "machines that the devices are spread over evenly; the same flags go to each of them")
     node_rank: int = _flag(0, "number of this machine; 0 serves the requests, the others compute with it")
     master_addr: str = _flag("127.0.0.1", "name or address of machine 0, as the others reach it")

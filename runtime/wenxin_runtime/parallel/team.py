@@ -1,14 +1,10 @@
-"""Starting the ranks of one node, and ending together: a group that has lost a rank cannot go on."""
+"""The ranks that serve one model together: found, joined, and ended together, for a group without one cannot go on."""
 
 import contextlib
 import datetime as dt
-import signal
-import subprocess
-import sys
+import functools
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,45 +13,71 @@ import zmq
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import Store
 
-from wenxin_runtime import config as runtime_config
 from wenxin_runtime.config import RuntimeConfig
-from wenxin_runtime.errors import RankLost
+from wenxin_runtime.errors import RankLost, RuntimeFailure
+from wenxin_runtime.parallel import interface, pulse, roll_call
+from wenxin_runtime.parallel.children import started
+from wenxin_runtime.parallel.identity import hello_of
 from wenxin_runtime.parallel.leader import Followers
 from wenxin_runtime.parallel.orders import Stop, encode
+from wenxin_runtime.parallel.peer_memory import over_peer_memory
+from wenxin_runtime.parallel.pulse import LeaderPulse
 from wenxin_runtime.parallel.ranks import ALONE, Group, Mesh, Ranks
+from wenxin_runtime.parallel.roll_call import LOOPBACK, RollCall
 from wenxin_runtime.parallel.shared_memory import over_shared_memory
+from wenxin_runtime.parallel.wire import Farewell, Gone, Line, Pulse, Welcome
+from wenxin_runtime.weights.checkpoint import Checkpoint, open_checkpoint
+from wenxin_runtime.weights.loading import Progress
 
 _STARTING = dt.timedelta(minutes=5)
 _COLLECTIVE = dt.timedelta(minutes=10)
-_END_WITHIN_SECONDS = 5.0
 _NOTICED_WITHIN_SECONDS = 2.0
-_LOOK_EVERY_SECONDS = 0.5
-_POLL_SECONDS = 0.05
+_LOOK_EVERY_SECONDS = 0.1
 _LINGER_MS = 1000
-_LOOPBACK = "127.0.0.1"
 
-_Processes = dict[int, "subprocess.Popen[bytes]"]
+_Beat = Callable[[Mapping[int, Pulse]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """The ranks that serve one model together, as the leader sees them; `followers` is None where it is alone."""
+    """The ranks as the leader sees them; `followers` and `pulse` are None where it is alone."""
 
     mesh: Mesh
     followers: Followers | None = None
+    pulse: LeaderPulse | None = None
+
+    def summed(self, progress: Progress | None) -> Progress | None:
+        """Make of a report of the leader's loading one of all ranks' loading."""
+        if self.pulse is None or progress is None:
+            return progress
+        return functools.partial(_report_sum, self.pulse, progress)
+
+    def wait_until_loaded(self, progress: Progress | None, total: int) -> None:
+        """Wait until the other ranks have loaded their weights too, and report.
+
+        Args:
+            progress: Where to.
+            total: Bytes that the leader had to load.
+
+        Raises:
+            RankLost: one of them has ended.
+        """
+        summed = self.summed(progress)
+        while self.pulse and not all(other.loaded for other in self.pulse.last):
+            if summed:
+                summed(total, total)
+            if lost := self.pulse.failure(_LOOK_EVERY_SECONDS):
+                raise lost
 
 
-def join(config: RuntimeConfig, rank: int, store_port: int, store: Store | None = None) -> Mesh:
-    """Take part as world rank `rank`; waits until all have come.
+def _report_sum(others: LeaderPulse, progress: Progress, done: int, total: int) -> None:
+    last = others.last
+    progress(done + sum(other.done for other in last), total + sum(other.total or total for other in last))
 
-    Args:
-        config: The leader's.
-        rank: This process's number.
-        store_port: Where the leader's store listens, on loopback.
-        store: The store itself, on the leader.
-    """
+
+def join(config: RuntimeConfig, rank: int, store: Store) -> Mesh:
+    """Take part as world rank `rank`; waits until all have come. See `found_store` and `_opened_store`."""
     size = config.world_size
-    store = store or TCPStore(_LOOPBACK, store_port, size, is_master=False, timeout=_STARTING)
     cuda = config.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda", rank % config.ranks_of_node) if cuda else torch.device("cpu")
     if cuda:
@@ -67,8 +89,13 @@ def join(config: RuntimeConfig, rank: int, store_port: int, store: Store | None 
     return _mesh(config, everyone, device)
 
 
+def found_store(config: RuntimeConfig, welcome: Welcome) -> Store:
+    """Find the leader's store, where the backends tell each other their addresses."""
+    return TCPStore(welcome.host, welcome.store_port, config.world_size, is_master=False, timeout=_STARTING)
+
+
 def _mesh(config: RuntimeConfig, everyone: dist.ProcessGroup, device: torch.device) -> Mesh:
-    world, tensor, groups = _ranks(everyone, device), config.tensor_parallel_size, config.data_parallel_size
+    world, tensor, groups = _ranks(config, everyone, device), config.tensor_parallel_size, config.data_parallel_size
     if groups == 1:
         return Mesh(world, world)
     # Every rank takes part in making every group, also those that it is not in.
@@ -76,100 +103,142 @@ def _mesh(config: RuntimeConfig, everyone: dist.ProcessGroup, device: torch.devi
     mine = world.rank // tensor
     group = made[mine]
     assert isinstance(group, dist.ProcessGroup)  # noqa: S101 - only those that we are not in are not
-    return Mesh(world, _ranks(group, device), mine, groups)
+    return Mesh(world, _ranks(config, group, device), mine, groups)
 
 
-def _ranks(group: dist.ProcessGroup, device: torch.device) -> Ranks:
+def _ranks(config: RuntimeConfig, group: dist.ProcessGroup, device: torch.device) -> Ranks:
     ranks = Group(group, device)
-    return over_shared_memory(ranks, _COLLECTIVE.total_seconds()) if device.type == "cpu" else ranks
+    if device.type == "cpu":
+        return over_shared_memory(ranks, _COLLECTIVE.total_seconds())
+    return over_peer_memory(ranks, group, _cards(config, group)) if config.enable_one_shot_all_reduce else ranks
+
+
+def _cards(config: RuntimeConfig, group: dist.ProcessGroup) -> list[int]:
+    """List the GPUs of a group's ranks; none where they are on several nodes."""
+    members = dist.get_process_group_ranks(group)
+    nodes = {rank // config.ranks_of_node for rank in members}
+    return [rank % config.ranks_of_node for rank in members] if len(nodes) == 1 else []
 
 
 @contextlib.contextmanager
-def assembled(config: RuntimeConfig, on_loss: Callable[[RankLost], None]) -> Iterator[Team]:
-    """Start the other ranks and join them; on leaving, end them.
+def assembled(
+    config: RuntimeConfig,
+    on_loss: Callable[[RankLost], None],
+    checkpoint: Checkpoint | None = None,
+    *,
+    still_wanted: Callable[[], None] = lambda: None,
+    on_beat: _Beat = lambda _: None,
+) -> Iterator[Team]:
+    """Start the other ranks of this machine, wait for those of the others, and join them; on leaving, end them all.
 
     Args:
         config: Says how many there are.
-        on_loss: Called from a thread when a follower has ended too early: a sum that waits for it may never return.
+        on_loss: Called from a thread when a rank has ended too early or hangs: a sum that waits for it may never
+            return.
+        checkpoint: The leader's, if it is open already.
+        still_wanted: Called several times a second while ranks are missing; raises to give up.
+        on_beat: Called from a thread every second with each rank's last pulse.
 
     Raises:
-        RankLost: a sum has failed because a follower has ended.
+        ConfigError: --master-port is taken.
+        GroupMismatch: a rank has another version, checkpoint, flags or device.
+        RankLost: a rank does not come, or a sum has failed because one has ended.
     """
-    size = config.world_size
-    if size == 1:
+    if config.world_size == 1:
         yield Team(ALONE)
         return
-    store = TCPStore(_LOOPBACK, 0, size, is_master=True, wait_for_workers=False, timeout=_STARTING)
+    with roll_call.listen(config) as listener, started(config, f"{LOOPBACK}:{listener.getsockname()[1]}") as children:
+
+        def look() -> None:
+            still_wanted()
+            children.check()
+
+        own = hello_of(config, 0, checkpoint or open_checkpoint(config.model_dir))
+        lines = RollCall(config, own, listener).complete(look)
+        interface.use(leading := interface.interface_of(_address_of(lines)))
+        store = _opened_store(config)
+        with _welcomed(config, lines, store.port, leading) as followers:
+            beating = LeaderPulse(lines, listener, children.loss, on_loss, on_beat, pulse.EVERY_SECONDS)
+            with _ending(beating):
+                yield Team(join(config, 0, store), followers, beating)
+
+
+def _address_of(lines: Mapping[int, Line]) -> str:
+    """Find the leader's address as the ranks of other machines reach it."""
+    return next((line.own_address for line in lines.values() if line.own_address != LOOPBACK), LOOPBACK)
+
+
+def _opened_store(config: RuntimeConfig) -> TCPStore:
+    listener = roll_call.open_port(0, loopback=roll_call.stays_here(config))
+    port, size = listener.getsockname()[1], config.world_size
+    return TCPStore(
+        LOOPBACK, port, size, is_master=True, wait_for_workers=False, timeout=_STARTING,
+        master_listen_fd=listener.detach(),
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _welcomed(config: RuntimeConfig, lines: Mapping[int, Line], store_port: int, leading: str) -> Iterator[Followers]:
+    """Open the way of the orders and tell each rank where to go on; on leaving, tell all to stop."""
     with tempfile.TemporaryDirectory(prefix="wenxin-ranks-") as directory, zmq.Context() as context:
-        addresses = {rank: f"ipc://{directory}/{rank}" for rank in range(1, size)}
-        sockets = [_bound(context, address) for address in addresses.values()]
-        processes = {rank: _spawn(config, rank, store.port, address) for rank, address in addresses.items()}
-        leaving = threading.Event()
-        watching = threading.Thread(target=_watch, args=(processes, leaving, on_loss), daemon=True)
-        watching.start()
+        sockets = []
+        for rank, line in lines.items():
+            socket = context.socket(zmq.PUSH)
+            sockets.append(socket)
+            socket.set_hwm(0)
+            socket.linger = _LINGER_MS
+            near = rank < config.ranks_of_node
+            welcome = Welcome(
+                host=LOOPBACK if near else line.own_address,
+                store_port=store_port,
+                orders=_bind(socket, f"{directory}/{rank}" if near else "", line.own_address),
+                interface=leading if near else "",
+                pulse_seconds=pulse.EVERY_SECONDS,
+            )
+            with contextlib.suppress(Gone):  # the pulse will notice
+                line.send(welcome)
         try:
-            yield Team(join(config, 0, store.port, store), Followers([socket.send for socket in sockets]))
-        except RuntimeError as error:  # gloo notices first, NCCL never
-            leaving.set()
-            raise _lost(processes, _NOTICED_WITHIN_SECONDS) or error from error
+            yield Followers([socket.send for socket in sockets])
         finally:
-            leaving.set()
-            watching.join()
-            _dismiss(sockets)
-            _end(processes.values())
-            if dist.is_initialized():
-                dist.destroy_process_group()
+            for socket in sockets:
+                with contextlib.suppress(zmq.Again):  # of a follower that is gone
+                    socket.send(encode(Stop()), zmq.NOBLOCK)
+                socket.close()
 
 
-def _bound(context: "zmq.Context[zmq.Socket[bytes]]", address: str) -> "zmq.Socket[bytes]":
-    socket = context.socket(zmq.PUSH)
-    socket.set_hwm(0)
-    socket.bind(address)
-    return socket
+def _bind(socket: "zmq.Socket[bytes]", path: str, address: str) -> str:
+    """Bind a socket to a path, or to a free port of the address that the rank has called; return where."""
+    if path:
+        socket.bind(f"ipc://{path}")
+        return f"ipc://{path}"
+    host = f"[{address}]" if ":" in address else address
+    socket.ipv6 = ":" in address
+    socket.bind(f"tcp://{host}:*")
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
 
-def _spawn(config: RuntimeConfig, rank: int, store_port: int, orders: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "wenxin_runtime.parallel.follower", "--rank", str(rank)]
-    command += ["--store-port", str(store_port), "--orders", orders, "--config", runtime_config.to_json(config)]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own module
+@contextlib.contextmanager
+def _ending(beating: LeaderPulse) -> Iterator[None]:
+    """Tell the others how the leader ends, and find out which rank is lost when a sum fails."""
+    farewell = Farewell()
+    try:
+        yield
+    except RuntimeError as error:  # gloo and shared memory notice first, NCCL never
+        lost = beating.failure(_NOTICED_WITHIN_SECONDS)
+        farewell = _farewell(lost or error)
+        raise lost or error from error
+    except Exception as error:
+        farewell = _farewell(error)
+        raise
+    finally:
+        beating.close(farewell)
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
-def _watch(processes: _Processes, leaving: threading.Event, on_loss: Callable[[RankLost], None]) -> None:
-    while not leaving.is_set():
-        lost = _lost(processes, _LOOK_EVERY_SECONDS)
-        if lost and not leaving.is_set():
-            on_loss(lost)
-
-
-def _lost(processes: _Processes, within_seconds: float) -> RankLost | None:
-    """Wait for the end of any follower."""
-    deadline = time.monotonic() + within_seconds
-    while time.monotonic() < deadline:
-        for rank, process in processes.items():
-            status = process.poll()
-            if status is not None:
-                return RankLost(f"rank {rank} {_how(status)}; the group cannot go on without it")
-        time.sleep(_POLL_SECONDS)
-    return None
-
-
-def _how(status: int) -> str:
-    if status < 0:
-        return f"was ended by {signal.Signals(-status).name} (SIGKILL without a command is a lack of memory)"
-    return f"ended with status {status}, its reason stands above in the log"
-
-
-def _dismiss(sockets: "Iterable[zmq.Socket[bytes]]") -> None:
-    for socket in sockets:
-        with contextlib.suppress(zmq.Again):  # of a follower that is gone
-            socket.send(encode(Stop()), zmq.NOBLOCK)
-        socket.close(_LINGER_MS)
-
-
-def _end(processes: "Iterable[subprocess.Popen[bytes]]") -> None:
-    for process in processes:
-        try:
-            process.wait(_END_WITHIN_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def _farewell(error: Exception) -> Farewell:
+    if isinstance(error, RankLost):
+        return Farewell(error.reason, str(error), error.exit_code)
+    if isinstance(error, RuntimeFailure):
+        return Farewell(error.reason, f"the leader gave up: {error}", error.exit_code)
+    return Farewell(RankLost.reason, f"the leader failed: {type(error).__name__} {error}", RankLost.exit_code)
