@@ -7,10 +7,15 @@ from typing import Any
 import pytest
 
 from wenxin_operator.api.deployment import DeploymentSpec
+from wenxin_operator.names import WENXIN_DEPLOYMENT, Key
+from wenxin_operator.plan import leader_worker_set, stateful_set
 from wenxin_operator.plan.flags import PORT, render
+from wenxin_operator.plan.manifest import Owner
+from wenxin_operator.plan.workload import Membership
 from wenxin_runtime.config import RuntimeConfig, add_flags, from_args
 
 MODEL = {"model": {"ref": "ernie"}}
+OWNER = Owner(Key(WENXIN_DEPLOYMENT, "team", "ernie"), "uid")
 
 
 def parsed(spec: dict[str, Any], tmp_path: Any) -> RuntimeConfig:
@@ -54,6 +59,11 @@ def test_the_defaults_of_a_deployment_are_those_of_the_runtime(tmp_path: Any) ->
         ({"monitoring": {"otlpEndpoint": "http://c.obs.svc:4318"}}, "otlp_endpoint", "http://c.obs.svc:4318"),
         ({"engine": {"stallTimeout": "1h"}}, "engine_stall_timeout", 3600),
         ({"engine": {"stallTimeout": "0s"}}, "engine_stall_timeout", 0),
+        ({"parallelism": {"tensor": 8}}, "tensor_parallel_size", 8),
+        ({"parallelism": {"data": 4}}, "data_parallel_size", 4),
+        ({"parallelism": {"tensor": 2, "expert": True}}, "enable_expert_parallel", True),
+        ({"parallelism": {"tensor": 2, "expert": True, "redundantExperts": 6}}, "num_redundant_experts", 6),
+        ({"parallelism": {"tensor": 4, "data": 2, "nodes": 4}}, "nnodes", 4),
     ],
 )
 def test_a_setting_of_the_spec_arrives_in_the_runtime(
@@ -74,7 +84,8 @@ def test_every_quantization_of_the_spec_is_one_of_the_runtime(quantization: str,
 
 def test_an_image_that_lacks_a_newer_flag_is_not_given_it_unasked() -> None:
     flags = render(DeploymentSpec.model_validate(MODEL), "ernie-21b")
-    assert not {"quantization", "engine-stall-timeout", "otlp-endpoint"} & set(re.findall(r"--([a-z-]+)", flags))
+    newer = {"quantization", "engine-stall-timeout", "otlp-endpoint", "data-parallel-size", "num-redundant-experts"}
+    assert not (newer | {"nnodes"}) & set(re.findall(r"--([a-z-]+)", flags))
 
 
 @pytest.mark.parametrize(
@@ -90,3 +101,13 @@ def test_the_runtime_takes_the_bounds_of_the_schema(engine: dict[str, Any], tmp_
 
 def test_a_long_drain_is_seconds_to_the_last_digit(tmp_path: Any) -> None:
     assert parsed({"drain": {"timeout": "23h59m59s"}}, tmp_path).drain_timeout == 86399
+
+
+@pytest.mark.parametrize("membership", [stateful_set.membership(OWNER), leader_worker_set.MEMBERSHIP])
+def test_a_member_of_a_group_is_told_its_place_in_the_runtimes_words(membership: Membership) -> None:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_flags(parser)
+    values = {membership.node_rank: "3", membership.master: "ernie-0.nodes.team.svc"}
+    args = [f"{flag}={values[value]}" for flag, value in (arg.split("=") for arg in membership.args)]
+    config = from_args(parser.parse_args(["m", "--nnodes=4", "--data-parallel-size=4", *args]))
+    assert (config.node_rank, config.master_addr) == (3, "ernie-0.nodes.team.svc")

@@ -212,7 +212,8 @@ class FakeCluster:
 
     def publish(self, name: str, *, without: Iterable[str] = ()) -> None:
         """The EndpointSlice controller writes what it sees; `without` are pods that it has not seen yet."""
-        pods = self.children(POD, NAMESPACE, LABEL_DEPLOYMENT, name)
+        chosen = self.objects[SERVICE, name]["spec"]["selector"].items()
+        pods = [one for one in self.all(POD, NAMESPACE) if chosen <= one["metadata"]["labels"].items()]
         endpoints = [
             {
                 "conditions": {"ready": pod["status"]["conditions"][0]["status"] == "True"},

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.contract.inspected import EXPERTS, INSPECTED
 from tests.wenxin_operator.fake_cluster import NAMESPACE, FakeCluster, claim
 from wenxin_operator import observe
-from wenxin_operator.names import WENXIN_DEPLOYMENT, WENXIN_MODEL, Key, Raw
+from wenxin_operator.names import LEADER_WORKER_SET, WENXIN_DEPLOYMENT, WENXIN_MODEL, Key, Raw
 from wenxin_operator.plan import deployment, model_job
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -66,15 +67,38 @@ GPU = {
 }
 
 
-async def of_deployment(spec: Raw) -> tuple[Raw, ...]:
+NODES = {
+    "model": {"source": "pvc://weights/baidu/ERNIE-4.5-300B-A47B-PT"},
+    "replicas": 2,
+    "parallelism": {"tensor": 16, "nodes": 2},
+    "pod": {"topologySpreadConstraints": [{"topologyKey": "topology.kubernetes.io/rack"}]},
+}
+NODES_CPU = {
+    "model": {"source": "pvc://weights/tiny"},
+    "accelerator": {"resource": "none"},
+    "parallelism": {"tensor": 2, "nodes": 2},
+}
+DATA_AND_EXPERTS = {
+    "model": {"source": "pvc://weights/baidu/ERNIE-4.5-300B-A47B-PT"},
+    "parallelism": {"tensor": 4, "data": 2, "expert": True, "redundantExperts": 8},
+}
+
+
+async def of_leader_worker_set(spec: Raw) -> tuple[Raw, ...]:
+    """The same where the cluster has LeaderWorkerSets."""
+    return await of_deployment(spec, FakeCluster(served={LEADER_WORKER_SET}))
+
+
+async def of_deployment(spec: Raw, cluster: FakeCluster | None = None) -> tuple[Raw, ...]:
     """What is planned for a deployment whose weights are verified."""
-    cluster = FakeCluster()
+    cluster = cluster or FakeCluster()
     claim(cluster)
     if "ref" in spec["model"]:
         cluster.create(WENXIN_MODEL, "shared", {"source": "pvc://weights/ernie"})
     cluster.create(WENXIN_DEPLOYMENT, "ernie", spec)
     await cluster.settle()
-    cluster.finish_inspection(spec["model"].get("ref", "ernie"))
+    mixture = spec.get("parallelism", {}).get("expert", False)
+    cluster.finish_inspection(spec["model"].get("ref", "ernie"), INSPECTED | (EXPERTS if mixture else {}))
     await cluster.settle()
     seen = observe.deployment(Key(WENXIN_DEPLOYMENT, NAMESPACE, "ernie"), cluster)
     assert seen is not None
@@ -111,6 +135,10 @@ _Readable.add_representer(str, _text)
     [
         ("cpu", of_deployment, CPU),
         ("gpu", of_deployment, GPU),
+        ("experts", of_deployment, DATA_AND_EXPERTS),
+        ("groups", of_deployment, NODES),
+        ("groups-cpu", of_deployment, NODES_CPU),
+        ("groups-lws", of_leader_worker_set, NODES),
         ("model", of_model, {"source": "pvc://weights/baidu/ERNIE-4.5-0.3B-PT"}),
     ],
 )
