@@ -100,7 +100,8 @@ def _add_fixture_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size",
         default="tiny",
-        help="tiny, or the released shape: 0.3b (ernie4_5), 21b-a3b (ernie4_5_moe) (default: %(default)s)",
+        help="tiny, or the released shape: 0.3b (ernie4_5), 21b-a3b (ernie4_5_moe); 0.7b-a0.2b (ernie4_5_moe) is the "
+        "latter made small (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16 (default: %(default)s)")
@@ -112,9 +113,11 @@ def _add_fixture_flags(parser: argparse.ArgumentParser) -> None:
 
 def _serve(args: argparse.Namespace) -> None:
     """Serve a checkpoint over the OpenAI API until SIGTERM."""
-    from wenxin_runtime.server.serve import serve  # noqa: PLC0415 - see the module's docstring
+    from wenxin_runtime.server.node import serve_node  # noqa: PLC0415 - see the module's docstring
+    from wenxin_runtime.server.serve import serve  # noqa: PLC0415 - same
 
-    serve(config.from_args(args))
+    settings = config.from_args(args)
+    (serve_node if settings.node_rank else serve)(settings)
 
 
 def _fixture(args: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@
     - `CheckpointError` the model directory: missing file, layout, dtype, truncated shard
     - `EngineDied` the engine process is gone
     - `RankLost` a process that holds a part of the model is gone
+    - `GroupMismatch` the processes that share a model differ: version, checkpoint, flags, devices
 - `RequestError` ends one request and becomes an OpenAI error body
     - `InvalidRequest` 400
     - `ModelNotFound` 404
@@ -47,6 +48,19 @@ class RankLost(RuntimeFailure):
 
     reason = "RankLost"
     exit_code = 4
+
+    def __init__(self, message: str, *, reason: str | None = None, exit_code: int | None = None) -> None:
+        """Take the place of another reason where the process has told one."""
+        super().__init__(message)
+        self.reason = reason or type(self).reason
+        self.exit_code = exit_code or type(self).exit_code
+
+
+class GroupMismatch(RuntimeFailure):
+    """The processes that share a model do not agree; the message names the rank, its machine and what differs."""
+
+    reason = "GroupMismatch"
+    exit_code = 2
 
 
 class EngineDied(RuntimeFailure):

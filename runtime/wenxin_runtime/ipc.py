@@ -184,6 +184,15 @@ class Ready(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     load_seconds: float
 
 
+class Alive(msgspec.Struct, frozen=True, tag=True):
+    """Said every second, whatever the engine does, where it shares the model with other processes.
+
+    `standing` says of each other rank (world rank, orders carried out).
+    """
+
+    standing: tuple[tuple[int, int], ...] = ()
+
+
 class Outputs(msgspec.Struct, frozen=True, tag=True):
     """What one step produced. Sent after every step, and once more with no delta when the engine falls idle."""
 
@@ -243,7 +252,7 @@ class Inspected(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     sequences: tuple[SequenceState, ...]
 
 
-FromEngine = Loading | Ready | Outputs | Fatal | Pong | Profiled | Inspected
+FromEngine = Loading | Ready | Alive | Outputs | Fatal | Pong | Profiled | Inspected
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

@@ -73,7 +73,6 @@ class Metrics:
         # The `_created` twins would double the series, and nobody reads them.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
-        prometheus_client.ProcessCollector(registry=registry)
         self.requests = Counter(
             "wenxin_requests", "Ended sequences (one per choice)", ["finish_reason"], registry=registry
         )
@@ -93,8 +92,7 @@ class Metrics:
         )
         self._load_seconds = Gauge("wenxin_load_seconds", "Time the engine took to become ready", registry=registry)
         Gauge("wenxin_slots", "Sequences that run at the same time (--max-num-seqs)", registry=registry).set(slots)
-        self._build_info = Info("wenxin_build", "Version of this runtime", registry=registry)
-        self._build_info.info({"version": __version__, "python": platform.python_version()})
+        build_info(registry)
         self._model_info = Info("wenxin_model", "What is served, once it is loaded", registry=registry)
         for ending in ENDINGS:
             self.requests.labels(ending)
@@ -153,6 +151,13 @@ class Metrics:
     def exposition(self) -> bytes:
         """Return the Prometheus text format."""
         return prometheus_client.generate_latest(self.registry)
+
+
+def build_info(registry: CollectorRegistry) -> None:
+    """Register what every process of ours says of itself."""
+    prometheus_client.ProcessCollector(registry=registry)
+    info = Info("wenxin_build", "Version of this runtime", registry=registry)
+    info.info({"version": __version__, "python": platform.python_version()})
 
 
 class _Times:

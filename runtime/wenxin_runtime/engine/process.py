@@ -11,7 +11,7 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 import zmq
@@ -25,6 +25,7 @@ from wenxin_runtime.engine.profiling import Profiling
 from wenxin_runtime.engine.startup import start
 from wenxin_runtime.errors import RankLost, RuntimeFailure
 from wenxin_runtime.parallel.team import assembled
+from wenxin_runtime.parallel.wire import Pulse
 from wenxin_runtime.telemetry import set_up_logging
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,21 @@ class Channel:
             raise ServerGone
 
 
+@contextlib.contextmanager
+def heart(from_engine: str) -> Iterator[Callable[[Mapping[int, Pulse]], None]]:
+    """Give what says to the server that the process lives: for the pulse's thread, over a socket of its own."""
+    with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
+        socket.linger = 0
+        socket.connect(from_engine)
+
+        def beat(others: Mapping[int, Pulse]) -> None:
+            standing = tuple((rank, pulse.orders) for rank, pulse in others.items())
+            with contextlib.suppress(zmq.Again):
+                socket.send(ipc.encode(ipc.Alive(standing)), zmq.NOBLOCK)
+
+        yield beat
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until the server says Shutdown or ends. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m wenxin_runtime.engine", description=__doc__)
@@ -96,8 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = runtime_config.from_json(options.config)
     set_up_logging(config.log_level)
     faulthandler.register(ipc.STACKS_SIGNAL, all_threads=True)
-    with connected(options.to_engine, options.from_engine) as channel:
-        return run(config, channel, functools.partial(_end_without_rank, options.from_engine))
+    with connected(options.to_engine, options.from_engine) as channel, heart(options.from_engine) as beat:
+        return run(config, channel, functools.partial(_end_without_rank, options.from_engine), beat)
 
 
 @contextlib.contextmanager
@@ -117,11 +133,16 @@ def connected(to_engine: str, from_engine: str) -> Iterator[Channel]:
         context.term()
 
 
-def run(config: RuntimeConfig, channel: Channel, on_loss: Callable[[RankLost], None]) -> int:
+def run(
+    config: RuntimeConfig,
+    channel: Channel,
+    on_loss: Callable[[RankLost], None],
+    on_beat: Callable[[Mapping[int, Pulse]], None],
+) -> int:
     """Start the engine and serve; tell the server why, if it cannot go on. Returns the exit code."""
     try:
         checkpoint = check(config)
-        with assembled(config, on_loss) as team:
+        with assembled(config, on_loss, checkpoint, still_wanted=channel.check_server, on_beat=on_beat) as team:
             started = start(config, channel.progress, team, checkpoint)
             channel.send(started.ready)
             serve(started.engine, channel)

@@ -66,7 +66,9 @@ def start(
     limits = _limits(config, device_of(config))
     checkpoint = checkpoint or check(config)
     constraints = _constraints(checkpoint)
-    loaded = load(config, checkpoint, team.mesh if team else ALONE, progress)
+    team = team or Team(ALONE)
+    loaded = load(config, checkpoint, team.mesh, team.summed(progress))
+    team.wait_until_loaded(progress, checkpoint.bytes)
     starting = _Starting(loaded, team, limits)
     size = starting.cache_size()
     runner = starting.runner(size.blocks, replays=size.max_model_len)
@@ -86,10 +88,10 @@ def start(
 class _Starting:
     """Sizes and makes what the engine needs besides the weights."""
 
-    def __init__(self, loaded: Loaded, team: Team | None, limits: Limits) -> None:
+    def __init__(self, loaded: Loaded, team: Team, limits: Limits) -> None:
         self._loaded = loaded
         self._limits = limits
-        self._followers = team.followers if team else None
+        self._followers = team.followers
 
     def cache_size(self) -> KVCacheSize:
         """Fit the KV cache into what the devices have left."""

@@ -11,13 +11,13 @@ from typing import assert_never
 
 from wenxin_runtime import ipc
 from wenxin_runtime.config import RuntimeConfig
-from wenxin_runtime.errors import EngineDied, EngineUnavailable, GenerationFailed, InvalidRequest, Overloaded
+from wenxin_runtime.errors import EngineDied, EngineUnavailable, GenerationFailed, InvalidRequest, Overloaded, RankLost
 from wenxin_runtime.ipc import Delta, EngineStats, FinishReason, Loading, Ready, Submit
 from wenxin_runtime.server.engine_process import ENGINE_COMMAND, EngineProcess, started
 from wenxin_runtime.server.generation import Generation
 from wenxin_runtime.server.questions import Questions
 from wenxin_runtime.server.served_model import model_names
-from wenxin_runtime.server.watchdog import Watchdog
+from wenxin_runtime.server.watchdog import Heartbeat, Watchdog
 from wenxin_runtime.telemetry import Metrics
 from wenxin_runtime.timeline import Timeline
 
@@ -64,6 +64,7 @@ class EngineClient:
         self._open: dict[str, _Open] = {}
         self._capacity = config.max_num_seqs + config.queue_size
         self._next_progress_log = 0.0
+        self._heartbeat = Heartbeat()
         self._watchdog = Watchdog(config.engine_stall_timeout, lambda: self._send(ipc.Ping()))
         self._questions = Questions(self._send)
         metrics.watch(self)
@@ -189,12 +190,16 @@ class EngineClient:
 
     @contextlib.asynccontextmanager
     async def _watched(self, process: EngineProcess) -> AsyncIterator[None]:
-        watching = asyncio.create_task(self._give_up_when_stalled(process))
+        watching = [
+            asyncio.create_task(self._give_up_when_stalled(process)),
+            asyncio.create_task(self._give_up_when_frozen(process)),
+        ]
         try:
             yield
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
 
     async def _give_up_when_stalled(self, process: EngineProcess) -> None:
         await self.ready.wait()
@@ -203,10 +208,18 @@ class EngineClient:
         died = EngineDied(
             f"the engine made no progress for {self._config.engine_stall_timeout:g} s (--engine-stall-timeout) with "
             f"{stats.running} sequences running and {stats.waiting} waiting by its last report, after a step of "
-            f"{stats.batch_tokens} tokens; where it stood is in the log, please report it",
+            f"{stats.batch_tokens} tokens; {_describe_ranks(self._heartbeat)}where it stood is in the log, please "
+            "report it",
             reason="EngineStalled",
         )
         self._on_death(died)
+        await process.kill()
+
+    async def _give_up_when_frozen(self, process: EngineProcess) -> None:
+        """End an engine that shares its model and is silent: the other ranks have left it, or will."""
+        await self._heartbeat.stopped()
+        message = "rank 0, the engine process, has given no sign of life for 10 s: it hangs or was frozen"
+        self._on_death(EngineDied(message, reason=RankLost.reason))
         await process.kill()
 
     def _handle(self, message: ipc.FromEngine) -> None:
@@ -214,6 +227,8 @@ class EngineClient:
         match message:
             case ipc.Pong():
                 pass
+            case ipc.Alive():
+                self._heartbeat.heard(message)
             case ipc.Inspected() | ipc.Profiled():
                 self._questions.answered(message)
             case ipc.Outputs():
@@ -292,6 +307,12 @@ class EngineClient:
         self._next_progress_log = time.monotonic() + _LOG_EVERY_SECONDS
         share = 100 * loading.done / loading.total
         logger.info("loading weights: %.0f %% (%d of %d bytes)", share, loading.done, loading.total)
+
+
+def _describe_ranks(heartbeat: Heartbeat) -> str:
+    """Say how far the other ranks are, where there are some."""
+    standing = ", ".join(f"rank {rank} {orders}" for rank, orders in heartbeat.standing)
+    return f"orders carried out by the other ranks: {standing}; " if standing else ""
 
 
 def _describe(status: int) -> str:

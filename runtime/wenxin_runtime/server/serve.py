@@ -16,6 +16,7 @@ from typing import NoReturn
 
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp
 
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.errors import ConfigError, EngineDied, EngineUnavailable
@@ -64,6 +65,12 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on --host {host} --port {port}: {error.strerror or error}") from error
 
 
+def url_of(listener: socket.socket) -> str:
+    """Spell where a socket listens."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 class Stop:
     """The wish to stop, which can be repeated with more haste."""
 
@@ -92,24 +99,11 @@ class Server:
     def __init__(self, config: RuntimeConfig, listener: socket.socket, command: Sequence[str]) -> None:
         """Put the parts together; nothing runs before `run`."""
         self.service = Service(config, Metrics(slots=config.max_num_seqs), tracing_of(config))
-        host, port = listener.getsockname()[:2]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self.url = url_of(listener)
         self._config = config
         self._command = command
         self._listener = listener
-        self._http = _Http(
-            uvicorn.Config(
-                app.build(self.service),
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=_FLUSH_SECONDS,
-            )
-        )
+        self._http = http_server(app.build(self.service))
 
     async def run(self, stop: Stop) -> None:
         """Serve until asked to stop, and then as long as the drain takes.
@@ -184,6 +178,23 @@ class _Http(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def http_server(application: ASGIApp) -> uvicorn.Server:
+    """Make the HTTP server of some routes; it stops when its `should_exit` is set."""
+    return _Http(
+        uvicorn.Config(
+            application,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_FLUSH_SECONDS,
+        )
+    )
 
 
 async def _serve_until_signalled(server: Server) -> None:

@@ -11,6 +11,10 @@ from collections.abc import Callable
 
 from wenxin_runtime import ipc
 
+# Pulses of an engine that shares its model: their number in a silence that is none any more, and their distance.
+_PULSES = 10
+_PULSE_SECONDS = 1.0
+
 # Rounds are counted, not seconds: a server that was frozen together with its engine blames it for one round only.
 _ROUNDS = 4
 
@@ -29,6 +33,8 @@ class Watchdog:
     def heard(self, message: ipc.FromEngine) -> None:
         """Take note of what the engine says."""
         match message:
+            case ipc.Alive():
+                pass  # so does a process whose loop is stuck
             case ipc.Pong(busy=True):
                 pass  # the loop turns, but it is steps that move sequences on
             case ipc.Outputs(stats=stats) if (stats.running or stats.waiting) and not stats.batch_tokens:
@@ -50,3 +56,28 @@ class Watchdog:
                     self._stall_timeout / 2,
                     self._stall_timeout,
                 )
+
+
+class Heartbeat:
+    """Notices an engine that has said Alive and is silent since: its process is frozen.
+
+    An engine that shares its model says it every second; the other ranks leave one that does not, and so do we.
+    """
+
+    def __init__(self) -> None:
+        self._heard = asyncio.Event()
+        self.standing: tuple[tuple[int, int], ...] = ()
+
+    def heard(self, alive: ipc.Alive) -> None:
+        """Take note of a sign of life."""
+        self.standing = alive.standing
+        self._heard.set()
+
+    async def stopped(self) -> None:
+        """Return after the first ten silent seconds; never where there was no sign of life at all."""
+        await self._heard.wait()
+        silent = 0
+        while silent <= _PULSES:
+            self._heard.clear()
+            await asyncio.sleep(_PULSE_SECONDS)
+            silent = 0 if self._heard.is_set() else silent + 1
