@@ -73,6 +73,7 @@ def see(pod: Raw) -> PodSeen:
     """Sort one pod's status."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     labels = metadata.get("labels") or {}
+    group, number = _place(labels)
     leaving = bool(metadata.get("deletionTimestamp")) or status.get("phase") in ("Failed", "Succeeded")
     ready = not leaving and _condition(status, "Ready").get("status") == "True"
     return PodSeen(
@@ -82,14 +83,21 @@ def see(pod: Raw) -> PodSeen:
         ready=ready,
         leaving=leaving,
         problem=None if ready or leaving else problem(pod),
-        group=_group(labels),
-        node_rank=int(labels.get(LABEL_WORKER_INDEX) or labels.get(LABEL_POD_INDEX) or 0),
+        group=group,
+        node_rank=int(number),
     )
 
 
-def _group(labels: dict[str, str]) -> str:
-    """A LeaderWorkerSet numbers its groups; a StatefulSet is one, and its name says which."""
-    return labels.get(LABEL_GROUP) or labels.get(LABEL_GROUP_INDEX, "")
+def _place(labels: dict[str, str]) -> tuple[str, str]:
+    """A pod's group and its number there. A StatefulSet is a group, a LeaderWorkerSet numbers its groups.
+
+    Its pods stem from StatefulSets too, whose numbers mean something else.
+    """
+    if LABEL_GROUP in labels:
+        return labels[LABEL_GROUP], labels.get(LABEL_POD_INDEX, "0")
+    if LABEL_GROUP_INDEX in labels:
+        return labels[LABEL_GROUP_INDEX], labels.get(LABEL_WORKER_INDEX, "0")
+    return "", "0"
 
 
 def problem(pod: Raw) -> Problem | None:

@@ -1,6 +1,7 @@
 """The whole operator in this process, against the small API server: what several test modules start and wait for."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -8,8 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.contract.inspected import INSPECTED
 from tests.wenxin_operator.fake_api import FakeApi
-from wenxin_operator.names import PERSISTENT_VOLUME_CLAIM, RESOURCES, WENXIN_DEPLOYMENT
+from wenxin_operator.names import LABEL_JOB_NAME, PERSISTENT_VOLUME_CLAIM, RESOURCES, WENXIN_DEPLOYMENT
 from wenxin_operator.settings import Settings
 from wenxin_operator.supervise import operate
 
@@ -45,6 +47,18 @@ async def until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - watches plain attributes
             await asyncio.sleep(0.01)
+
+
+async def finish_inspection(api: FakeApi) -> None:
+    """Do what the Job controller and the kubelet would."""
+    (job,) = api.of("jobs")
+    name, template = job["metadata"]["name"], job["spec"]["template"]["metadata"]["labels"]
+    ended = {"state": {"terminated": {"exitCode": 0, "message": json.dumps(INSPECTED)}}}
+    labels = {**template, LABEL_JOB_NAME: name, "app.kubernetes.io/managed-by": "wenxin-operator"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "here", "name": f"{name}-x", "labels": labels}}
+    await api.put({**pod, "status": {"phase": "Succeeded", "containerStatuses": [ended]}})
+    complete = {"type": "Complete", "status": "True", "lastTransitionTime": "2026-11-01T00:00:00Z"}
+    await api.put({**job, "apiVersion": "batch/v1", "kind": "Job", "status": {"conditions": [complete]}})
 
 
 @asynccontextmanager

@@ -10,15 +10,13 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from tests.contract.inspected import INSPECTED
 from tests.wenxin_operator.fake_api import FakeApi, Request
-from tests.wenxin_operator.running import CLAIM, deployment, operating, quiet, until
+from tests.wenxin_operator.running import CLAIM, deployment, finish_inspection, operating, quiet, until
 from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.api.model import ModelSpec
 from wenxin_operator.api.parsing import parse
 from wenxin_operator.errors import SpecError
 from wenxin_operator.names import (
-    LABEL_JOB_NAME,
     LEADER_WORKER_SET,
     RESOURCES,
     STATEFUL_SET,
@@ -141,18 +139,6 @@ async def test_with_just_these_rights_a_deployment_gets_all_that_it_needs(
     other = {LEADER_WORKER_SET, STATEFUL_SET} - {groups}
     for kind in {*CHILD_KINDS[WENXIN_DEPLOYMENT], *CHILD_KINDS[WENXIN_MODEL]} - other:
         assert api.of(RESOURCES[kind].plural), kind
-
-
-async def finish_inspection(api: FakeApi) -> None:
-    """Do what the Job controller and the kubelet would."""
-    (job,) = api.of("jobs")
-    name, template = job["metadata"]["name"], job["spec"]["template"]["metadata"]["labels"]
-    ended = {"state": {"terminated": {"exitCode": 0, "message": json.dumps(INSPECTED)}}}
-    labels = {**template, LABEL_JOB_NAME: name, "app.kubernetes.io/managed-by": "wenxin-operator"}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "here", "name": f"{name}-x", "labels": labels}}
-    await api.put({**pod, "status": {"phase": "Succeeded", "containerStatuses": [ended]}})
-    complete = {"type": "Complete", "status": "True", "lastTransitionTime": "2026-11-01T00:00:00Z"}
-    await api.put({**job, "apiVersion": "batch/v1", "kind": "Job", "status": {"conditions": [complete]}})
 
 
 def test_the_values_pass_their_own_schema_which_is_strict() -> None:

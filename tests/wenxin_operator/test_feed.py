@@ -11,6 +11,7 @@ from wenxin_operator.errors import ApiError, Forbidden, NotFound, Unreachable
 from wenxin_operator.feed import Feed
 from wenxin_operator.names import (
     LABEL_DEPLOYMENT,
+    LEADER_WORKER_SET,
     OWNER_LABEL,
     PERSISTENT_VOLUME_CLAIM,
     POD,
@@ -269,3 +270,42 @@ async def test_rounds_come_at_the_interval(feed: Feed) -> None:
     running = asyncio.create_task(syncing.run())
     await until(lambda: len(lister.asked) >= 3 * len(RESOURCES))
     running.cancel()
+
+
+class TestOptionalKind:
+    async def test_one_that_the_cluster_lacks_is_no_trouble(
+        self, feed: Feed, store: Store, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        lister, clock = Lister(), Clock()
+        lister.errors = {LEADER_WORKER_SET: NotFound("no such kind")}
+        syncing = resync(lister, feed, clock)
+        clock.seconds = 60
+        await syncing._round()
+        assert syncing.filled.is_set()
+        assert (syncing.age, store.serves(LEADER_WORKER_SET), store.serves(SERVICE)) == (0, False, True)
+        assert caplog.text == ""
+
+    async def test_one_that_comes_later_is_known_after_the_next_round(self, feed: Feed, store: Store) -> None:
+        lister = Lister()
+        lister.errors = {LEADER_WORKER_SET: NotFound("no such kind")}
+        syncing = resync(lister, feed)
+        await syncing._round()
+        lister.errors.clear()
+        await syncing._round()
+        assert store.serves(LEADER_WORKER_SET)
+
+    async def test_one_that_was_there_and_can_not_be_listed_is_an_error(self, feed: Feed, store: Store) -> None:
+        lister, clock = Lister(), Clock()
+        syncing = resync(lister, feed, clock)
+        await syncing._round()
+        clock.seconds = 90
+        lister.errors = {LEADER_WORKER_SET: NotFound("no such kind")}
+        await syncing._round()
+        assert (syncing.age, store.serves(LEADER_WORKER_SET)) == (40, True)
+
+    async def test_one_that_may_not_be_listed_is_an_error(self, feed: Feed) -> None:
+        lister = Lister()
+        lister.errors = {LEADER_WORKER_SET: Forbidden("no")}
+        syncing = resync(lister, feed)
+        await syncing._round()
+        assert not syncing.filled.is_set()

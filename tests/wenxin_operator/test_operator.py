@@ -11,10 +11,10 @@ import aiohttp
 import pytest
 
 from tests.wenxin_operator.fake_api import FakeApi
-from tests.wenxin_operator.running import CLAIM, deployment, operating, quiet, until
+from tests.wenxin_operator.running import CLAIM, deployment, finish_inspection, operating, quiet, until
 from wenxin_operator.__main__ import main
 from wenxin_operator.errors import LeaseLost, WatchLost
-from wenxin_operator.names import JOB, RESOURCES, SERVICE, WENXIN_DEPLOYMENT, WENXIN_MODEL
+from wenxin_operator.names import JOB, LABEL_DEPLOYMENT, RESOURCES, SERVICE, WENXIN_DEPLOYMENT, WENXIN_MODEL
 
 
 def holder(api: FakeApi) -> str:
@@ -133,6 +133,32 @@ async def test_a_copy_without_the_lease_watches_but_does_not_work(api: FakeApi, 
         await api.put(deployment())
         await asyncio.sleep(0.5)
         assert api.writes() == []
+
+
+async def test_a_cluster_may_be_without_leader_worker_sets_and_get_them_later(
+    api: FakeApi, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wenxin_operator.handlers.GUARD_SECONDS", 0.05)
+    monkeypatch.setattr("wenxin_operator.handlers.BEGIN_SECONDS", 1.0)
+    wide = {"parallelism": {"tensor": 2, "nodes": 2}}
+    api.lacks = {"leaderworkersets"}
+    await api.put(CLAIM)
+    await api.put(deployment(**wide))
+    async with operating(kubeconfig, resync_interval=1.0) as task:
+        await until(lambda: api.of("jobs"))
+        await finish_inspection(api)
+        await until(lambda: api.of("statefulsets"))
+        api.lacks.clear()
+        asked = len(api.requests)
+        # The second round began after the first had ended, and with it what it found was known.
+        await until(lambda: [each.resource for each in api.requests[asked:]].count("leaderworkersets") > 1)
+        await api.put(deployment("later", model={"ref": "ernie"}, **wide))
+        await until(lambda: api.of("leaderworkersets"))
+        assert not task.done(), "it is no watch that is missing"
+    assert not any(each.verb == "watch" and each.resource == "leaderworkersets" for each in api.requests)
+    assert {thing["metadata"]["labels"]["serving.wenxin.io/deployment"] for thing in api.of("statefulsets")} == {
+        "ernie"
+    }
 
 
 async def test_definitions_that_come_late_are_waited_for(

@@ -24,6 +24,7 @@ def ended(message: str = "", code: int = 1, **more: Any) -> dict[str, Any]:
     return {"state": {"terminated": {"exitCode": code, "message": message, **more}}}
 
 
+LWS = "leaderworkerset.sigs.k8s.io"
 NOT_FOUND = 'failed to pull and unpack image "wenxin:1": not found'
 
 
@@ -132,3 +133,21 @@ def test_a_pod_that_is_being_deleted_counts_no_more() -> None:
     leaving = pod(ready=True)
     leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert (see(leaving).leaving, see(leaving).ready) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("labels", "place"),
+    [
+        ({}, ("", 0, True)),
+        ({"apps.kubernetes.io/pod-index": "mine"}, ("", 0, True)),
+        ({"serving.wenxin.io/group": "ernie-1-0", "apps.kubernetes.io/pod-index": "0"}, ("ernie-1-0", 0, True)),
+        ({"serving.wenxin.io/group": "ernie-1-0", "apps.kubernetes.io/pod-index": "3"}, ("ernie-1-0", 3, False)),
+        ({f"{LWS}/group-index": "2", f"{LWS}/worker-index": "0", "apps.kubernetes.io/pod-index": "2"}, ("2", 0, True)),
+        ({f"{LWS}/group-index": "2", f"{LWS}/worker-index": "1", "apps.kubernetes.io/pod-index": "1"}, ("2", 1, False)),
+    ],
+)
+def test_a_pods_labels_say_its_place_in_its_group(labels: dict[str, str], place: tuple[str, int, bool]) -> None:
+    one = pod()
+    one["metadata"]["labels"] |= labels
+    found = see(one)
+    assert (found.group, found.node_rank, found.leads) == place
