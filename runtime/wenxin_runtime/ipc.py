@@ -141,6 +141,19 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
     decode_seconds: float | None = None
 
 
+class ExpertStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How evenly whole experts that are spread over ranks are asked.
+
+    `imbalance` is what the busiest rank computes over the mean of the ranks, the mean over the layers, in the last
+    measurement; 0 before the first. `rebalances_total` counts layers whose copies have changed, `rows_by_rank` the rows
+    that each rank's experts were asked, all layers together, up to the last measurement.
+    """
+
+    imbalance: float = 0.0
+    rebalances_total: int = 0
+    rows_by_rank: tuple[int, ...] = ()
+
+
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """The engine's state after a step. Times are seconds of this step; counters are totals since the start.
 
@@ -163,6 +176,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     generation_tokens_total: int = 0
     prefix_cache_queries_total: int = 0
     prefix_cache_hits_total: int = 0
+    experts: ExpertStats = ExpertStats()
 
 
 class Loading(msgspec.Struct, frozen=True, tag=True):

@@ -1,7 +1,7 @@
 """The engine: one step is schedule, launch, land, sample."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from wenxin_runtime.engine.admission import Admission, Refused
 from wenxin_runtime.engine.compiling import Compiling
@@ -13,7 +13,7 @@ from wenxin_runtime.engine.sampler import Sampled, sample
 from wenxin_runtime.engine.scheduler import Plan, Scheduler
 from wenxin_runtime.engine.shaping import Row
 from wenxin_runtime.engine.stopwatch import Stopwatch
-from wenxin_runtime.ipc import Delta, EngineStats, FinishReason, Inspected, Outputs, SamplingParams, Submit
+from wenxin_runtime.ipc import Delta, EngineStats, ExpertStats, FinishReason, Inspected, Outputs, SamplingParams, Submit
 
 _NOTHING_TO_DRAW = (
     "no token could be chosen: the model's logits are not finite, or logit_bias and min_tokens leave nothing"
@@ -30,12 +30,19 @@ class Engine:
     """
 
     def __init__(
-        self, runner: Runner, scheduler: Scheduler, admission: Admission, *, asynchronous: bool = False
+        self,
+        runner: Runner,
+        scheduler: Scheduler,
+        admission: Admission,
+        *,
+        asynchronous: bool = False,
+        expert_stats: Callable[[], ExpertStats] = ExpertStats,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
         self._admission = admission
         self._asynchronous = asynchronous
+        self._expert_stats = expert_stats
         self._requests: dict[str, Request] = {}
         self._refused: list[Delta] = []
         self._compiling = Compiling()
@@ -183,6 +190,7 @@ class Engine:
             generation_tokens_total=self._generation_tokens,
             prefix_cache_queries_total=scheduler.prefix_queries,
             prefix_cache_hits_total=scheduler.prefix_hits,
+            experts=self._expert_stats(),
         )
 
 

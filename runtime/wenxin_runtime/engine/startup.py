@@ -21,10 +21,11 @@ from wenxin_runtime.engine.runner import Runner
 from wenxin_runtime.engine.scheduler import Limits, Scheduler
 from wenxin_runtime.errors import CheckpointError, ConfigError
 from wenxin_runtime.grammars import Grammars
-from wenxin_runtime.ipc import Ready, SamplingParams, Submit
+from wenxin_runtime.ipc import ExpertStats, Ready, SamplingParams, Submit
 from wenxin_runtime.parallel.leader import LeadingModel
 from wenxin_runtime.parallel.orders import Allocate, Budget
 from wenxin_runtime.parallel.ranks import ALONE
+from wenxin_runtime.parallel.rebalancing import Rebalancing
 from wenxin_runtime.parallel.team import Team
 from wenxin_runtime.tokenizer import Tokenizer
 from wenxin_runtime.weights.checkpoint import Checkpoint
@@ -73,6 +74,7 @@ def start(
     size = starting.cache_size()
     runner = starting.runner(size.blocks, replays=size.max_model_len)
     _warm_up(starting.engine(size, runner), config, _warm_lengths(loaded.device, size))
+    starting.warmed_up()
     ready = Ready(
         max_model_len=size.max_model_len,
         kv_blocks=size.blocks * loaded.mesh.groups,
@@ -92,6 +94,9 @@ class _Starting:
         self._loaded = loaded
         self._limits = limits
         self._followers = team.followers
+        self._rebalancing = (
+            Rebalancing(loaded.balance, team.followers.tell) if team.followers and loaded.balance else None
+        )
 
     def cache_size(self) -> KVCacheSize:
         """Fit the KV cache into what the devices have left."""
@@ -114,7 +119,9 @@ class _Starting:
         if self._followers:
             self._followers.tell(Allocate(blocks, replays))
         model, cache = self._loaded.with_cache(blocks, replays=replays)
-        return Runner(LeadingModel(model, self._loaded.mesh, self._followers) if self._followers else model, cache)
+        if self._followers:
+            model = LeadingModel(model, self._loaded.mesh, self._followers, self._rebalancing)
+        return Runner(model, cache)
 
     def engine(self, size: KVCacheSize, runner: Runner, constrain: Constrain | None = None) -> Engine:
         """Make an engine with nothing to do."""
@@ -129,7 +136,21 @@ class _Starting:
             constrain=constrain,
         )
         asynchronous = runner.device.type != "cpu" if config.async_scheduling is None else config.async_scheduling
-        return Engine(runner, Scheduler(self._limits, pools), admission, asynchronous=asynchronous)
+        return Engine(
+            runner,
+            Scheduler(self._limits, pools),
+            admission,
+            asynchronous=asynchronous,
+            expert_stats=self._expert_stats,
+        )
+
+    def warmed_up(self) -> None:
+        """Leave warming up out of what the experts are asked."""
+        if self._rebalancing:
+            self._rebalancing.forget()
+
+    def _expert_stats(self) -> ExpertStats:
+        return self._rebalancing.stats if self._rebalancing else ExpertStats()
 
     def _budget(self) -> int:
         """Find the bytes that every rank can give to its KV cache."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wenxin_runtime.kernels import Experts
+from wenxin_runtime.parallel.orders import Measure, Prepare, Switch
 from wenxin_runtime.parallel.placement import Placement, Slots
 from wenxin_runtime.parallel.ranks import Mesh
 
@@ -92,8 +93,9 @@ class Balance:
         self._asked.zero_()
         return asked
 
-    def prepare(self, layer: int, placement: Placement) -> None:
-        """Begin to read what a layer's new placement wants here; the old one goes on until `switch`."""
+    def prepare(self, layer: int, copies: tuple[tuple[int, ...], ...]) -> None:
+        """Begin to read what a layer's new copies want here, see `Placement`; the old ones go on until `switch`."""
+        placement = Placement(self.slots, copies)
         newcomers = placement.newcomers(self._placements[layer], self._mesh.world.rank)
         done: Future[_Read] = Future()
         self._coming = layer, placement, done
@@ -105,7 +107,7 @@ class Balance:
         return self._coming is not None and self._coming[2].done()
 
     def switch(self) -> bool:
-        """Use the placement that was prepared, once all ranks have read their part. A collective.
+        """Use the copies that were prepared, once all ranks have read their part. A collective.
 
         Returns False, and leaves everything as it was, if one of them could not.
         """
@@ -121,6 +123,16 @@ class Balance:
             self._experts[layer].replace(slot, *weights)
         self._point_at(layer, placement)
         return True
+
+    def follow(self, order: Measure | Prepare | Switch) -> None:
+        """Carry out what the leading rank does too."""
+        match order:
+            case Measure():
+                self.measure()
+            case Prepare():
+                self.prepare(order.layer, order.copies)
+            case Switch():
+                self.switch()
 
     def _fetch(self, layer: int, newcomers: Sequence[tuple[int, int]], done: "Future[_Read]") -> None:
         try:

@@ -24,7 +24,7 @@ from wenxin_runtime.errors import GroupMismatch, RankLost, RuntimeFailure
 from wenxin_runtime.parallel import interface, orders
 from wenxin_runtime.parallel.identity import hello_of, troubled
 from wenxin_runtime.parallel.leader import packed_size, unpack
-from wenxin_runtime.parallel.orders import Allocate, Budget, Forward, Order, Score, Stop
+from wenxin_runtime.parallel.orders import Allocate, Budget, Forward, Measure, Order, Prepare, Score, Stop, Switch
 from wenxin_runtime.parallel.pulse import FollowerPulse
 from wenxin_runtime.parallel.roll_call import report
 from wenxin_runtime.parallel.team import found_store, join
@@ -62,6 +62,8 @@ class Follower:
             case Score():
                 hidden = torch.empty(order.rows, loaded.hidden_size, dtype=loaded.dtype, device=loaded.device)
                 self._model.logits(ranks.spread_(hidden))
+            case Measure() | Prepare() | Switch() if loaded.balance:
+                loaded.balance.follow(order)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

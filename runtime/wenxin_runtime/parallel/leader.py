@@ -9,6 +9,7 @@ from wenxin_runtime.engine.runner import Model
 from wenxin_runtime.layers.attention import AttentionInput, Span
 from wenxin_runtime.parallel.orders import Forward, Order, Score, encode
 from wenxin_runtime.parallel.ranks import Mesh
+from wenxin_runtime.parallel.rebalancing import Rebalancing
 
 
 class Followers:
@@ -33,13 +34,16 @@ class Followers:
 class LeadingModel:
     """A `Model` on several devices, as the engine sees it."""
 
-    def __init__(self, model: Model, mesh: Mesh, followers: Followers) -> None:
+    def __init__(self, model: Model, mesh: Mesh, followers: Followers, rebalancing: Rebalancing | None = None) -> None:
         self._model = model
         self._mesh = mesh
         self._followers = followers
+        self._rebalancing = rebalancing
 
     def __call__(self, token_ids: Tensor, positions: Tensor, kv_cache: Tensor, step: AttentionInput) -> Tensor:
         """Compute hidden states [rows, hidden] and fill the cache, on all ranks."""
+        if self._rebalancing:
+            self._rebalancing.before_step()
         self._followers.tell(order_of(step, len(token_ids), parts=self._mesh.groups > 1))
         self._mesh.world.spread_(pack(token_ids, positions, step))
         return self._model(token_ids, positions, kv_cache, step)

@@ -41,11 +41,26 @@ class Score(msgspec.Struct, frozen=True, tag=True):
     rows: int
 
 
+class Measure(msgspec.Struct, frozen=True, tag=True):
+    """Add up over the ranks what the experts were asked, and begin anew; see `Balance.measure`."""
+
+
+class Prepare(msgspec.Struct, frozen=True, tag=True):
+    """Begin to read a layer's copies of experts: for each rank the experts in its places; see `Placement`."""
+
+    layer: int
+    copies: tuple[tuple[int, ...], ...]
+
+
+class Switch(msgspec.Struct, frozen=True, tag=True):
+    """Use the copies that were prepared, if every rank has them; see `Balance.switch`."""
+
+
 class Stop(msgspec.Struct, frozen=True, tag=True):
     """End."""
 
 
-Order = Budget | Allocate | Forward | Score | Stop
+Order = Budget | Allocate | Forward | Score | Measure | Prepare | Switch | Stop
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Order).decode

@@ -95,7 +95,7 @@ def test_copies_take_a_share_and_answer_as_the_experts_do(checkpoint, groups, te
         layer(inputs[mesh.group])
         before = balance.measure()[0].tolist()
         now = balance.placement(LAYER)
-        balance.prepare(LAYER, place(now.expert_loads(before), now))
+        balance.prepare(LAYER, place(now.expert_loads(before), now).copies)
         assert balance.switch()
         answer = mesh.tensor.sum_(layer(inputs[mesh.group]))
         return answer, before, balance.measure()[0].tolist(), balance.placement(LAYER)
@@ -137,7 +137,7 @@ def test_a_copy_that_one_rank_cannot_read_leaves_all_ranks_as_they_were(checkpoi
         if mesh.world.rank == 1:
             balance._read = unreadable
         now = balance.placement(LAYER)
-        balance.prepare(LAYER, Placement(now.slots, ((4,), (0,))))
+        balance.prepare(LAYER, ((4,), (0,)))
         return balance.switch() or balance.placement(LAYER) != now, mesh.tensor.sum_(layer(x))
 
     for changed, answer in on_ranks(1, 2, work):
