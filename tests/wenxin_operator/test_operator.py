@@ -14,7 +14,7 @@ from tests.wenxin_operator.fake_api import FakeApi
 from tests.wenxin_operator.running import CLAIM, deployment, finish_inspection, operating, quiet, until
 from wenxin_operator.__main__ import main
 from wenxin_operator.errors import LeaseLost, WatchLost
-from wenxin_operator.names import JOB, LABEL_DEPLOYMENT, RESOURCES, SERVICE, WENXIN_DEPLOYMENT, WENXIN_MODEL
+from wenxin_operator.names import JOB, RESOURCES, SERVICE, WENXIN_DEPLOYMENT, WENXIN_MODEL
 
 
 def holder(api: FakeApi) -> str:
