@@ -141,7 +141,7 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
     decode_seconds: float | None = None
 
 
-class ExpertStats(msgspec.Struct, frozen=True, kw_only=True):
+class ExpertStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How evenly whole experts that are spread over ranks are asked.
 
     `imbalance` is what the busiest rank computes over the mean of the ranks, the mean over the layers, in the last
@@ -199,11 +199,12 @@ class Ready(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Alive(msgspec.Struct, frozen=True, tag=True):
-    """Said every second, whatever the engine does, where it shares the model with other processes.
+    """Said every `every_seconds`, whatever the engine does, where it shares the model with other processes.
 
     `standing` says of each other rank (world rank, orders carried out).
     """
 
+    every_seconds: float
     standing: tuple[tuple[int, int], ...] = ()
 
 

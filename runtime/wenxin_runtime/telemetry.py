@@ -201,6 +201,10 @@ class _EngineCollector(Collector):
             "wenxin_queue_depth": ("Sequences that wait for a slot", engine.waiting),
             "wenxin_requests_running": ("Sequences that hold a slot", engine.running),
             "wenxin_kv_usage_ratio": ("Used share of the KV cache", engine.kv_usage),
+            "wenxin_expert_load_imbalance": (
+                "What the busiest rank's experts compute over the mean of the ranks, 1 where even; 0 where not measured",
+                stats.experts.imbalance,
+            ),
         }
         counters = {
             "wenxin_prompt_tokens": ("Prompt tokens computed or found in the prefix cache", stats.prompt_tokens_total),
@@ -211,11 +215,19 @@ class _EngineCollector(Collector):
                 stats.prefix_cache_queries_total,
             ),
             "wenxin_prefix_cache_hits_tokens": ("Tokens found there", stats.prefix_cache_hits_total),
+            "wenxin_expert_rebalances": (
+                "Layers whose copies of busy experts were placed anew",
+                stats.experts.rebalances_total,
+            ),
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value=value)
         for name, (text, value) in counters.items():
             yield CounterMetricFamily(name, text, value=value)
+        rows = CounterMetricFamily("wenxin_expert_rows", "Rows that a rank's experts were asked", labels=["rank"])
+        for rank, count in enumerate(stats.experts.rows_by_rank or (0,)):
+            rows.add_metric([str(rank)], count)
+        yield rows
 
 
 def set_up_logging(level: str) -> None:

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from docs.generate import REFERENCE
 from tests.wenxin_runtime.server.conftest import NAME, Running, Start
 from tests.wenxin_runtime.server.processes import until
-from wenxin_runtime.ipc import Delta, EngineStats
+from wenxin_runtime.ipc import Delta, EngineStats, ExpertStats
 from wenxin_runtime.telemetry import Metrics
 from wenxin_runtime.timeline import Timeline
 
@@ -38,6 +38,9 @@ AT_ZERO = {
     "wenxin_preemptions_total",
     "wenxin_prefix_cache_queries_tokens_total",
     "wenxin_prefix_cache_hits_tokens_total",
+    "wenxin_expert_load_imbalance",
+    "wenxin_expert_rebalances_total",
+    "wenxin_expert_rows_total",
     "wenxin_load_seconds",
 }
 
@@ -98,7 +101,8 @@ async def test_metrics_follow_requests_and_the_engines_reports(start: Start) -> 
             "prefix_cache_queries_total": 14,
             "prefix_cache_hits_total": 15,
         }
-        await server.engine.step(batch_tokens=0, **totals)
+        experts = ExpertStats(imbalance=1.25, rebalances_total=16, rows_by_rank=(17, 18))
+        await server.engine.step(batch_tokens=0, experts=experts, **totals)
         await until(lambda: server.server.service.engine.stats.preemptions_total == 13)
         found = await samples(server)
     assert found["wenxin_prompt_tokens_total"] == {"": 11}
@@ -106,6 +110,9 @@ async def test_metrics_follow_requests_and_the_engines_reports(start: Start) -> 
     assert found["wenxin_preemptions_total"] == {"": 13}
     assert found["wenxin_prefix_cache_queries_tokens_total"] == {"": 14}
     assert found["wenxin_prefix_cache_hits_tokens_total"] == {"": 15}
+    assert found["wenxin_expert_load_imbalance"] == {"": 1.25}
+    assert found["wenxin_expert_rebalances_total"] == {"": 16}
+    assert found["wenxin_expert_rows_total"] == {"0": 17, "1": 18}
     assert found["wenxin_requests_total"]["length"] == 1
     assert found["wenxin_time_to_first_token_seconds_count"] == {"": 1}
     assert found["wenxin_inter_token_latency_seconds_count"] == {"": 2}
