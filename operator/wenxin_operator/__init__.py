@@ -6,7 +6,7 @@ The flow, and the module that owns each step:
     observe      the store's raw objects -> a frozen snapshot (`pods` reads a pod's status)              pure
     plan/        spec + snapshot -> the objects that should exist                                        pure
     changes      those objects against the live ones: what to apply (`drift`) and what to prune          pure
-    status       snapshot + plan + what failed -> `conditions`, counts, events                           pure
+    status       snapshot + plan + what failed -> `conditions`, counts (`progress`), events              pure
 
 `reconcile` is one pass through the last four, written through `cluster`, the only module that talks to the API.
 `api` is the custom resources as pydantic models, the one source of crds/. `names` is the one home of every key.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wenxin_operator.names import LEADER_WORKER_SET
 from wenxin_operator.observe import DeploymentSnapshot
+from wenxin_operator.plan import groups
 from wenxin_operator.plan.deployment import DeploymentPlan
 from wenxin_operator.pods import PodSeen, Problem
 
@@ -82,7 +83,7 @@ def see(seen: DeploymentSnapshot, plan: DeploymentPlan) -> Progress:
         answering=sum(_answers(pod, seen) for pod in leaders),
         any_answering=sum(_answers(pod, seen) for pod in present),
         problem=_problem(newest, wanted),
-        waiting=_waiting(_by_group(newest), nodes),
+        waiting=_waiting(_members(newest, seen, plan.revision), nodes),
         by_ordinal=plan.workload == LEADER_WORKER_SET and len(leaders) > wanted,
     )
 
@@ -91,7 +92,7 @@ def _answers(pod: PodSeen, seen: DeploymentSnapshot) -> bool:
     return pod.ready and pod.leads and pod.name in seen.serving
 
 
-def _by_group(pods: Iterable[PodSeen]) -> Mapping[str, list[PodSeen]]:
+def _by_group(pods: Iterable[PodSeen]) -> dict[str, list[PodSeen]]:
     found = defaultdict(list)
     for pod in pods:
         found[pod.group].append(pod)
@@ -119,11 +120,17 @@ def _whose(suffering: Sequence[PodSeen], wanted: int) -> str:
     return f"{many}node {first.node_rank} ({'leader' if first.leads else 'worker'}) of group {first.group}: "
 
 
-def _waiting(groups: Mapping[str, Sequence[PodSeen]], nodes: int) -> str:
-    for name, pods in sorted(groups.items()):
+def _members(newest: Sequence[PodSeen], seen: DeploymentSnapshot, revision: str) -> Mapping[str, Sequence[PodSeen]]:
+    """The pods of each group. A StatefulSet that may make no pod is a group, too."""
+    made = [group.name for group in groups.see(seen.children, seen.pods) if group.revision == revision]
+    return dict.fromkeys(made, ()) | _by_group(newest)
+
+
+def _waiting(members: Mapping[str, Sequence[PodSeen]], nodes: int) -> str:
+    for name, pods in sorted(members.items()):
         ready = sum(pod.ready for pod in pods)
         if len(pods) < nodes:
-            return f"group {name} waits for other pods: {len(pods)} of {nodes} are there"
+            return f"group {name} waits for its pods: {len(pods)} of {nodes} are there"
         if name and 0 < ready < nodes:
-            return f"group {name} waits for other pods: {ready} of {nodes} are ready"
+            return f"group {name} waits for its pods: {ready} of {nodes} are ready"
     return ""

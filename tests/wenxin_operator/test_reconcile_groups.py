@@ -168,7 +168,10 @@ class TestRollout:
         (old,) = groups(cpu)
         set_spec(cpu, maxModelLen=4096)
         await cpu.settle()
-        assert len(groups(cpu)) == 2
+        (new,) = set(groups(cpu)) - {old}
+        run_groups(cpu, unready=[new])
+        await cpu.settle()
+        assert set(groups(cpu)) == {old, new}
         assert told(cpu) == (
             "RollingOut",
             "0 of 1 groups of the newest revision answer; 1 of older ones are still there",
@@ -218,14 +221,19 @@ class TestTrouble:
         fail_pod(cpu, f"{name}-0", {})
         cpu.publish("ernie")
         await cpu.settle()
-        assert told(cpu)[1].endswith(f"; group {name} waits for other pods: 1 of 2 are there")
+        assert told(cpu)[1].endswith(f"; group {name} waits for its pods: 1 of 2 are there")
+
+    async def test_a_group_of_which_no_pod_can_be_made_says_so(self) -> None:
+        cluster = await serving(ON_CPU)
+        (name,) = groups(cluster)
+        assert told(cluster)[1].endswith(f"; group {name} waits for its pods: 0 of 2 are there")
 
     async def test_a_group_whose_leader_is_not_ready_yet_says_so(self, cpu: FakeCluster) -> None:
         (name,) = groups(cpu)
         fail_pod(cpu, f"{name}-0", {})
         cpu.publish("ernie")
         await cpu.settle()
-        assert told(cpu)[1].endswith(f"; group {name} waits for other pods: 1 of 2 are ready")
+        assert told(cpu)[1].endswith(f"; group {name} waits for its pods: 1 of 2 are ready")
 
     async def test_a_workers_problem_names_the_worker(self, gpus: FakeCluster) -> None:
         first, *_ = groups(gpus)

@@ -18,7 +18,7 @@ CONTROLLERS = (
     "serviceaccount-controller",
     "statefulset-controller",
 )
-TWO_NODES = {"parallelism": {"tensor": 2, "nodes": 2}}
+TWO_NODES: dict[str, Any] = {"parallelism": {"tensor": 2, "nodes": 2}}
 
 
 @pytest.fixture(scope="module")
