@@ -64,8 +64,8 @@ def part_of(step: AttentionInput, group: int) -> tuple[slice, AttentionInput]:
     first = sum(span.group < group for span in step.spans)
     spans = [span for span in step.spans if span.group == group]
     last = first + len(spans)
-    begin = spans[0].start if spans else 0
-    rows = slice(begin, spans[-1].start + spans[-1].count if spans else begin)
+    begin = _end(step.spans[:first])
+    rows = slice(begin, begin + sum(span.count for span in spans))
     return rows, AttentionInput(
         slots=_cut(step.slots, rows),
         starts=_cut(step.starts, slice(first, last + 1)) - begin,
@@ -88,11 +88,15 @@ def _wanted(hidden: Tensor, spans: Sequence[Span]) -> Tensor:
 
 def _at_their_rows(found: Tensor, spans: Sequence[Span]) -> Tensor:
     """Put the wanted rows back to where they stand in the step."""
-    rows = spans[-1].start + spans[-1].count
+    rows = _end(spans)
     if len(found) == rows:
         return found
     hidden = found.new_zeros(rows, found.shape[1])
     return hidden.index_copy_(0, _wanted_rows(spans, found.device), found)
+
+
+def _end(spans: Sequence[Span]) -> int:
+    return spans[-1].start + spans[-1].count if spans else 0
 
 
 def _wanted_rows(spans: Sequence[Span], device: torch.device) -> Tensor:

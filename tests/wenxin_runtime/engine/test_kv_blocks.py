@@ -107,7 +107,8 @@ class Accounting(RuleBasedStateMachine):
     @rule(target=tables, token_ids=st.lists(st.integers(0, 1), min_size=1, max_size=9), salt=st.sampled_from("ab"))
     def admit(self, token_ids, salt):
         entry = (BlockTable(salt), token_ids)
-        self.pool.reuse(*entry)
+        foreseen = self.pool.hits(*entry)
+        assert self.pool.reuse(*entry) == foreseen
         self.held.append(entry)
         return entry
 
@@ -132,6 +133,7 @@ class Accounting(RuleBasedStateMachine):
 
     @invariant()
     def what_is_found_holds_the_tokens_that_were_asked_for(self):
+        assert self.pool.findable <= self.pool.total
         for key, block in self.pool._by_key.items():
             assert self.pool._content[block].key == key
 
