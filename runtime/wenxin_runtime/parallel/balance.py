@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 ReadExpert = Callable[[int, int], tuple[Tensor, Tensor]]
 """A layer's number in the model and an expert's to its gate_up and down, see `Kernels.experts`, in host memory."""
 _Read = list[tuple[int, tuple[Tensor, Tensor]]]
+# How far a rank is with its reading; the least of all ranks decides.
+_FAILED, _READING, _DONE = range(3)
 
 
 class ExpertLayer:
@@ -106,18 +108,18 @@ class Balance:
         """Whether this rank has read what it needs, or failed to."""
         return self._coming is not None and self._coming[2].done()
 
-    def switch(self) -> bool:
-        """Use the copies that were prepared, once all ranks have read their part. A collective.
+    def switch(self) -> bool | None:
+        """Use the copies that were prepared, if all ranks have read their part. A collective.
 
-        Returns False, and leaves everything as it was, if one of them could not.
+        Returns None, and goes on waiting, if one of them is still reading; False if one could not, and all give it up.
         """
         assert self._coming is not None  # noqa: S101 - the leader orders one after the other
         layer, placement, done = self._coming
+        agreed = self._mesh.world.least(_progress(layer, done))
+        if agreed == _READING:
+            return None
         self._coming = None
-        failure = done.exception()
-        if failure is not None:
-            logger.warning("layer %d: its copies of experts cannot be read: %s", layer, failure)
-        if not self._mesh.world.least(int(failure is None)):
+        if agreed == _FAILED:
             return False
         for slot, weights in done.result():
             self._experts[layer].replace(slot, *weights)
@@ -147,3 +149,13 @@ class Balance:
         self._copies[i].copy_(torch.tensor([len(slots) for slots in found]))
         self._asked[i].zero_()  # a slot's count is one expert's
         self._placements[layer] = placement
+
+
+def _progress(layer: int, done: "Future[_Read]") -> int:
+    if not done.done():
+        return _READING
+    failure = done.exception()
+    if failure is None:
+        return _DONE
+    logger.warning("layer %d: its copies of experts cannot be read: %s", layer, failure)
+    return _FAILED

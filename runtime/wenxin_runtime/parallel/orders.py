@@ -53,7 +53,7 @@ class Prepare(msgspec.Struct, frozen=True, tag=True):
 
 
 class Switch(msgspec.Struct, frozen=True, tag=True):
-    """Use the copies that were prepared, if every rank has them; see `Balance.switch`."""
+    """Use the copies that were prepared, if every rank has read its own; see `Balance.switch`."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):

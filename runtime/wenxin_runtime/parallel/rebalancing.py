@@ -1,7 +1,7 @@
 """When to measure what the experts are asked, and when to move copies: the leading rank decides, between two steps.
 
-Nothing waits for a file. A layer's copies are read while steps go on, by every rank for itself; then the layer changes
-between two steps, on all ranks or on none. So a pause is never longer than writing one rank's copies of one layer.
+Nothing waits for a file. A layer's copies are read while steps go on, by every rank for itself; once all have theirs,
+the layer changes between two steps. So a pause is never longer than writing one rank's copies of one layer.
 """
 
 import logging
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from wenxin_runtime.ipc import ExpertStats
 from wenxin_runtime.parallel.balance import Balance
 from wenxin_runtime.parallel.orders import Measure, Order, Prepare, Switch
-from wenxin_runtime.parallel.placement import Placement, imbalance, place
+from wenxin_runtime.parallel.placement import NOBODY, Placement, imbalance, place
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +19,7 @@ EVERY_STEPS = 512
 """Steps between two measurements: each makes the host wait for the device once."""
 LEAST_CHOICES = 32
 """Of an average expert, before its layer is judged: fewer are chance."""
+_ASK_EVERY_STEPS = 4  # whether all have read their part: a small sum of all ranks
 _LEAST_GAIN = 0.05  # of the busiest rank's load; for less nothing is read
 
 
@@ -93,13 +94,17 @@ class Rebalancing:
         self._balance.prepare(layer, better.copies)
 
     def _finish(self, layer: int, placement: Placement) -> None:
-        """Let the ranks change a layer, if this one has read its part; the others are about as far."""
-        if not self._balance.prepared:
+        """Let the ranks change a layer, if all have read their part."""
+        if self._steps % _ASK_EVERY_STEPS or not self._balance.prepared:
+            return
+        self._tell(Switch())
+        done = self._balance.switch()
+        if done is None:
             return
         self._moving = None
-        self._tell(Switch())
-        if self._balance.switch():
+        if done:
             self._rebalances += 1
-            logger.info("layer %d: copies of the experts %s", layer, sorted(set(sum(placement.copies, ())) - {-1}))
+            copied = sorted({expert for copies in placement.copies for expert in copies} - {NOBODY})
+            logger.info("layer %d: the experts %s have copies", layer, copied)
         else:
             self._unjudged.clear()  # and try again after the next measurement

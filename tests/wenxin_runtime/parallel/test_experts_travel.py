@@ -1,6 +1,7 @@
 """Mixtures of experts on ranks that have different rows, each rank a thread: the parts together are the whole."""
 
 import functools
+import threading
 
 import pytest
 import torch
@@ -96,7 +97,7 @@ def test_copies_take_a_share_and_answer_as_the_experts_do(checkpoint, groups, te
         before = balance.measure()[0].tolist()
         now = balance.placement(LAYER)
         balance.prepare(LAYER, place(now.expert_loads(before), now).copies)
-        assert balance.switch()
+        assert switched(balance)
         answer = mesh.tensor.sum_(layer(inputs[mesh.group]))
         return answer, before, balance.measure()[0].tolist(), balance.placement(LAYER)
 
@@ -109,6 +110,15 @@ def test_copies_take_a_share_and_answer_as_the_experts_do(checkpoint, groups, te
         assert sum(after) == TOP_K * sum(map(len, inputs))
         per_rank = placement.slots.per_rank
         assert busiest(after, per_rank) < busiest(before, per_rank)
+
+
+def switched(balance: Balance) -> bool:
+    """Wait for all ranks to have read their part."""
+    for _ in range(10_000):
+        if (done := balance.switch()) is not None:
+            return done
+        threading.Event().wait(0.001)
+    raise AssertionError("a rank goes on reading")
 
 
 def busiest(slot_loads: list[int], per_rank: int) -> int:
@@ -138,7 +148,7 @@ def test_a_copy_that_one_rank_cannot_read_leaves_all_ranks_as_they_were(checkpoi
             balance._read = unreadable
         now = balance.placement(LAYER)
         balance.prepare(LAYER, ((4,), (0,)))
-        return balance.switch() or balance.placement(LAYER) != now, mesh.tensor.sum_(layer(x))
+        return switched(balance) or balance.placement(LAYER) != now, mesh.tensor.sum_(layer(x))
 
     for changed, answer in on_ranks(1, 2, work):
         assert not changed
