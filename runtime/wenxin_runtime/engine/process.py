@@ -24,6 +24,7 @@ from wenxin_runtime.engine.loaded import check
 from wenxin_runtime.engine.profiling import Profiling
 from wenxin_runtime.engine.startup import start
 from wenxin_runtime.errors import RankLost, RuntimeFailure
+from wenxin_runtime.parallel import pulse
 from wenxin_runtime.parallel.team import assembled
 from wenxin_runtime.parallel.wire import Pulse
 from wenxin_runtime.telemetry import set_up_logging
@@ -95,9 +96,9 @@ def heart(from_engine: str) -> Iterator[Callable[[Mapping[int, Pulse]], None]]:
         socket.connect(from_engine)
 
         def beat(others: Mapping[int, Pulse]) -> None:
-            standing = tuple((rank, pulse.orders) for rank, pulse in others.items())
+            standing = tuple((rank, other.orders) for rank, other in others.items())
             with contextlib.suppress(zmq.Again):
-                socket.send(ipc.encode(ipc.Alive(standing)), zmq.NOBLOCK)
+                socket.send(ipc.encode(ipc.Alive(pulse.EVERY_SECONDS, standing)), zmq.NOBLOCK)
 
         yield beat
 

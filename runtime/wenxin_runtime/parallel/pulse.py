@@ -152,6 +152,8 @@ class LeaderPulse:
 
     def _refuse(self, line: Line) -> None:
         """Answer when the hello is there: an answer to a line with something unread in it may get lost."""
+        if line not in self._late:
+            return  # hung up on meanwhile
         with contextlib.suppress(Gone):
             line.receive()
             line.send(Refused("the group is complete; it ends when it has lost a rank, and then a new one forms", True))

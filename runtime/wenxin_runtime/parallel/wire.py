@@ -8,6 +8,7 @@ nothing is executed; a network policy keeps strangers away.
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import Self
 
 import msgspec
 
@@ -175,6 +176,12 @@ class Line:
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
         self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self.close()
 
     def _complete(self) -> Iterator[Message]:
         while len(self._unread) >= _HEADER_BYTES:

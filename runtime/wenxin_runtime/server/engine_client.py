@@ -217,8 +217,8 @@ class EngineClient:
 
     async def _give_up_when_frozen(self, process: EngineProcess) -> None:
         """End an engine that shares its model and is silent: the other ranks have left it, or will."""
-        await self._heartbeat.stopped()
-        message = "rank 0, the engine process, has given no sign of life for 10 s: it hangs or was frozen"
+        seconds = await self._heartbeat.stopped()
+        message = f"rank 0, the engine process, has given no sign of life for {seconds:g} s: it hangs or was frozen"
         self._on_death(EngineDied(message, reason=RankLost.reason))
         await process.kill()
 
@@ -311,7 +311,7 @@ class EngineClient:
 
 def _describe_ranks(heartbeat: Heartbeat) -> str:
     """Say how far the other ranks are, where there are some."""
-    standing = ", ".join(f"rank {rank} {orders}" for rank, orders in heartbeat.standing)
+    standing = ", ".join(f"rank {rank} {orders}" for rank, orders in heartbeat.last.standing)
     return f"orders carried out by the other ranks: {standing}; " if standing else ""
 
 

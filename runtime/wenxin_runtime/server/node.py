@@ -61,7 +61,7 @@ async def _until_signalled(node: "Node", listener: socket.socket) -> None:
         loop.add_signal_handler(number, stop.ask, 0.0)
     http = http_server(node.app())
     serving = asyncio.create_task(http.serve(sockets=[listener]))
-    logger.info("listening on %s; requests go to node 0", url_of(listener))
+    logger.info("listening on %s for probes; requests go to node 0", url_of(listener))
     try:
         await node.run(stop)
     finally:

@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 from wenxin_runtime import ipc
 
-# Pulses of an engine that shares its model: their number in a silence that is none any more, and their distance.
-_PULSES = 10
-_PULSE_SECONDS = 1.0
+# Signs of life that may be missing from an engine that shares its model.
+_SIGNS = 10
 
 # Rounds are counted, not seconds: a server that was frozen together with its engine blames it for one round only.
 _ROUNDS = 4
@@ -62,22 +61,26 @@ class Heartbeat:
     """Notices an engine that has said Alive and is silent since: its process is frozen.
 
     An engine that shares its model says it every second; the other ranks leave one that does not, and so do we.
+
+    Attributes:
+        last: The last sign.
     """
 
     def __init__(self) -> None:
+        self.last = ipc.Alive(1.0)
         self._heard = asyncio.Event()
-        self.standing: tuple[tuple[int, int], ...] = ()
 
     def heard(self, alive: ipc.Alive) -> None:
         """Take note of a sign of life."""
-        self.standing = alive.standing
+        self.last = alive
         self._heard.set()
 
-    async def stopped(self) -> None:
-        """Return after the first ten silent seconds; never where there was no sign of life at all."""
+    async def stopped(self) -> float:
+        """Return after ten signs were missing, with the seconds; never where there was none at all."""
         await self._heard.wait()
         silent = 0
-        while silent <= _PULSES:
+        while silent <= _SIGNS:
             self._heard.clear()
-            await asyncio.sleep(_PULSE_SECONDS)
+            await asyncio.sleep(self.last.every_seconds)
             silent = 0 if self._heard.is_set() else silent + 1
+        return _SIGNS * self.last.every_seconds
