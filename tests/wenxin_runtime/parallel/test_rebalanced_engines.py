@@ -52,6 +52,7 @@ def test_tokens_and_logprobs_stay_before_while_and_after_experts_get_copies(
         data_parallel_size=data,
         enable_expert_parallel=True,
         num_redundant_experts=copies,
+        async_scheduling=data > 1,
     )
     with assembled(config, lambda lost: pytest.fail(str(lost))) as team:
         engine = start(config, team=team).engine
