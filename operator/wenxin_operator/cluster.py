@@ -73,6 +73,7 @@ class Cluster:
         identity: This copy, in events.
         retries: What to do about an API server that is busy or away.
         written: Told the kind of, and each object that a write returned.
+        deleted: Told the kind of, and each object that was deleted, as it was known.
     """
 
     def __init__(
@@ -83,9 +84,10 @@ class Cluster:
         identity: str,
         retries: Retries | None = None,
         written: Written = lambda _kind, _object: None,
+        deleted: Written = lambda _kind, _object: None,
     ) -> None:
         self._session, self._server = session, server
-        self._retries, self._written = retries or Retries(), written
+        self._retries, self._written, self._deleted = retries or Retries(), written, deleted
         self._recorder = EventRecorder(self._send_event, identity=identity)
 
     async def list(self, kind: str, namespace: str | None, keep: Callable[[Raw], Raw] = lambda thing: thing) -> Listing:
@@ -162,6 +164,8 @@ class Cluster:
             await self._request(
                 "DELETE", path_of(target["kind"], metadata["namespace"], metadata["name"]), body=options
             )
+        # The next pass may come before the watch tells, and must not choose among what is no more.
+        self._deleted(target["kind"], target)
 
     async def emit(self, event: Event) -> None:
         """See reconcile.Writer."""

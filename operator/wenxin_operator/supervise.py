@@ -71,7 +71,13 @@ class Copy:
         self._queue: WorkQueue[Key] = WorkQueue(initial=settings.backoff_initial, maximum=settings.backoff_max)
         self._store = Store(tuple(OWNER_LABEL.values()))
         self._feed = Feed(self._store, self._queue, random.random)
-        self._cluster = Cluster(session, endpoint.server, identity=settings.identity, written=self._feed.written)
+        self._cluster = Cluster(
+            session,
+            endpoint.server,
+            identity=settings.identity,
+            written=self._feed.written,
+            deleted=self._feed.gone,
+        )
         self._resync = _resync(settings, self._cluster, self._feed)
         self._elector = _elector(settings, self._cluster)
         self._leading, self._stop = asyncio.Event(), asyncio.Event()

@@ -14,7 +14,10 @@ from wenxin_operator.connection import Endpoint
 from wenxin_operator.errors import ApiError, Conflict, Forbidden, Gone, Invalid, NotFound, Unreachable
 from wenxin_operator.event_recorder import EventRecorder, event_name
 from wenxin_operator.events import Event
+from wenxin_operator.feed import Feed
 from wenxin_operator.names import CONFIG_MAP, JOB, POD, WENXIN_DEPLOYMENT, Key
+from wenxin_operator.store import Store
+from wenxin_operator.work_queue import WorkQueue
 
 QUICK = Retries(attempts=3, first_wait=0.001, longest_wait=0.002)
 OURS = {"app.kubernetes.io/managed-by": "wenxin-operator"}
@@ -69,6 +72,21 @@ async def test_every_write_is_told_to_the_store(api: FakeApi, session: aiohttp.C
     live = await api.put(resource())
     await cluster.apply_status(live, {"replicas": 1})
     assert told == [(CONFIG_MAP, "it"), (WENXIN_DEPLOYMENT, "ernie")]
+
+
+async def test_what_was_deleted_is_told_to_the_store_before_the_watch_does(
+    session: aiohttp.ClientSession, api: FakeApi
+) -> None:
+    store = Store()
+    feed = Feed(store, WorkQueue(initial=1, maximum=1), chance=lambda: 0.0)
+    cluster = Cluster(session, api.url, identity="me", written=feed.written, deleted=feed.gone)
+    live = await cluster.apply(config_map())
+    assert store.get(CONFIG_MAP, "here", "it")
+    await cluster.delete(live)
+    assert store.get(CONFIG_MAP, "here", "it") is None
+    await cluster.apply(config_map(data={"a": "1"}))
+    await cluster.delete(live)
+    assert store.get(CONFIG_MAP, "here", "it"), "that is another one"
 
 
 async def test_a_status_goes_to_the_object_it_was_made_for_and_to_no_later_one(api: FakeApi, cluster: Cluster) -> None:
