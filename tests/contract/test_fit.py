@@ -198,6 +198,7 @@ class Allocated:
         ("ernie4_5_moe", Layout(1, 2, expert=True)),
         ("ernie4_5_moe", Layout(2, 2)),
         ("ernie4_5_moe", Layout(2, 2, expert=True)),
+        ("ernie4_5_moe", Layout(2, 2, expert=True, redundant_experts=8)),
     ],
     ids=str,
 )
@@ -219,6 +220,7 @@ def test_a_rank_that_loads_a_small_model_allocates_what_is_computed_of_its_inspe
         tensor_parallel_size=layout.tensor,
         data_parallel_size=layout.data,
         enable_expert_parallel=layout.expert,
+        num_redundant_experts=layout.redundant_experts,
     )
     checkpoint = open_checkpoint(tmp_path)
     computed = fit.footprint(facts, fit.Demand(1024, dtype=dtype, quantization=quantization), layout)
