@@ -242,11 +242,12 @@ class SequenceState(msgspec.Struct, frozen=True, kw_only=True):
     """Where one sequence stands. `id` is made up by the server, so it says nothing about who asked for what.
 
     `computed` of its prompt's and generated tokens have their keys and values in the cache; `in_flight` more tokens
-    are sampled by steps that are launched.
+    are sampled by steps that are launched. `group` is the data-parallel group that has it in its cache, if one has.
     """
 
     id: str
     running: bool
+    group: int | None
     prompt_tokens: int
     generated_tokens: int
     computed: int

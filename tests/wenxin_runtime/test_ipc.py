@@ -24,7 +24,7 @@ from wenxin_runtime.ipc import (
 )
 
 STATE = SequenceState(
-    id="a", running=True, prompt_tokens=1, generated_tokens=2, computed=3, in_flight=0, max_len=9, blocks=1
+    id="a", running=True, group=0, prompt_tokens=1, generated_tokens=2, computed=3, in_flight=0, max_len=9, blocks=1
 )
 
 TO_ENGINE: list[ipc.ToEngine] = [

@@ -21,6 +21,7 @@ def _state(request: Request, *, running: bool) -> SequenceState:
     return SequenceState(
         id=request.request_id,
         running=running,
+        group=request.group if running else None,
         prompt_tokens=len(request.prompt.ids),
         generated_tokens=len(request.token_ids) - len(request.prompt.ids),
         computed=request.computed,

@@ -17,6 +17,7 @@ from wenxin_runtime.ipc import Inspect, Inspected, Profile, Profiled, SequenceSt
 STATE = SequenceState(
     id="cmpl-0-0",
     running=True,
+    group=0,
     prompt_tokens=5,
     generated_tokens=2,
     computed=6,
@@ -48,6 +49,7 @@ async def test_the_state_is_the_engines_own_beside_what_load_says(start: Start) 
         assert state["engine"]["sequences"][0] == {
             "id": "cmpl-0-0",
             "running": True,
+            "group": 0,
             "prompt_tokens": 5,
             "generated_tokens": 2,
             "computed": 6,
