@@ -20,7 +20,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wenxin_runtime.engine import machine
 from wenxin_runtime.kernels.cpu import build, library
 from wenxin_runtime.kernels.cpu.library import Member
 from wenxin_runtime.parallel.ranks import Ranks
@@ -30,7 +29,6 @@ logger = logging.getLogger(__name__)
 SLOT_BYTES = 1 << 20
 """What a rank puts there at a time. The segment holds two of them for each rank; pages are taken when written."""
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int64: 2}  # csrc/kernels.h
-_SPIN_SECONDS = 50e-6
 _NOWHERE = (0, 0, 0)
 _OVER, _LATE = -1, -2  # csrc/ranks.h
 
@@ -81,10 +79,9 @@ class SharedMemoryRanks:
         self._kernels = kernels
         self._segment = segment  # mapped as long as this lives
         weakref.finalize(self, os.close, segment.file)
-        spin = _SPIN_SECONDS if self.size <= machine.usable_cores() else 0.0
         self._member = Member(
-            shared=segment.address, slot_bytes=SLOT_BYTES, spin_ns=round(spin * 1e9),
-            timeout_ns=round(timeout_seconds * 1e9), rank=self.rank, size=self.size, file=segment.file,
+            shared=segment.address, slot_bytes=SLOT_BYTES, timeout_ns=round(timeout_seconds * 1e9),
+            rank=self.rank, size=self.size, file=segment.file,
         )  # fmt: skip
         self._counts = ctypes.c_int64 * self.size
 

@@ -35,7 +35,6 @@ class Member(ctypes.Structure):
     _fields_ = (
         ("shared", c_void_p),
         ("slot_bytes", c_int64),
-        ("spin_ns", c_int64),
         ("timeout_ns", c_int64),
         ("rank", c_int32),
         ("size", c_int32),

@@ -25,7 +25,8 @@
 
 enum {
     POLLS_PER_CLOCK = 32,
-    YIELD_NANOSECONDS = 1000000,
+    SPIN_NANOSECONDS = 2000,       // no more: the rank waited for may be the next on this very core
+    YIELD_NANOSECONDS = 1000000,   // with nobody else on the core, as quick as spinning
     SLEEP_NANOSECONDS = 50000000,  // a lost rank is noticed within one sleep
     ONE_SHOT_BYTES = 32768,        // above, more than two ranks each add a stripe and then exchange the sums
 };
@@ -96,8 +97,8 @@ static int wait_for(const member *m, int rank, unsigned round) {
             if (has_reached(peer, round)) return DONE;
             relax();
         }
-    } while (now() < began + m->spin_ns);
-    while (now() < began + m->spin_ns + YIELD_NANOSECONDS) {
+    } while (now() < began + SPIN_NANOSECONDS);
+    while (now() < began + YIELD_NANOSECONDS) {
         sched_yield();
         if (has_reached(peer, round)) return DONE;
     }

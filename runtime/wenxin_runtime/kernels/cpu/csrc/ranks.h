@@ -21,7 +21,6 @@ typedef struct {
 typedef struct {
     segment *shared;
     int64_t slot_bytes;  // a multiple of LINE
-    int64_t spin_ns;     // before it gives its core to others
     int64_t timeout_ns;  // before it gives the others up
     int32_t rank, size;
     int32_t file;    // the segment's descriptor: byte `rank` of it is locked as long as the process lives
