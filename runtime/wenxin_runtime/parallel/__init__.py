@@ -3,4 +3,8 @@
 sharding    which part of each tensor belongs to which rank; no torch
 ranks       the ranks that share a model, and what they add up
 groups      data-parallel groups: each computes its own rows of a step
+dispatch    rows to the ranks that hold their experts, where ranks have different rows
+placement   where experts and copies of busy ones are; no torch
+balance     the same on one rank, with what its device looks up and counts
+rebalancing when the leading rank measures, and moves copies
 """
