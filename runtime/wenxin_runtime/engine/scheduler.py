@@ -78,6 +78,9 @@ class Scheduler:
         self.preemptions = 0
         self.prefix_queries = 0
         self.prefix_hits = 0
+        # The first in line, where it found no room and nothing has happened since that makes some: looking up a long
+        # prompt in the caches of all groups takes milliseconds, which steps that only decode cannot spare.
+        self._refused: Request | None = None
 
     def add(self, request: Request) -> None:
         """Let a request wait for its turn."""
@@ -111,6 +114,8 @@ class Scheduler:
     def advance(self, plan: Plan) -> None:
         """Take note that the plan is launched: its tokens count as computed, and the tokens it samples as in flight."""
         for chunk in plan:
+            if chunk.count > 1:
+                self._refused = None  # it may own this prompt's blocks
             chunk.request.computed = chunk.end
             chunk.request.in_flight += chunk.samples
             self._publish(chunk.request)
@@ -132,6 +137,7 @@ class Scheduler:
         self.preemptions += 1
 
     def _stop(self, request: Request) -> None:
+        self._refused = None
         self.running.remove(request)
         request.prompt.running.remove(request)
         self._publish(request)
@@ -153,8 +159,11 @@ class Scheduler:
                 break
             if self._is_computed_by_a_sibling(request):
                 continue
+            if request is self._refused:
+                break
             hits = self._place(request, [group for group in groups if group.number not in step.preempted])
             if hits is None:
+                self._refused = None if step.preempted else request
                 break
             self._start(request, hits)
             groups[request.group].add(self._missing(request), request.uncomputed)

@@ -154,6 +154,20 @@ def test_a_cached_prefix_is_not_computed_again_and_is_counted():
     assert (s.prefix_queries, s.prefix_hits) == (20, 8)
 
 
+def test_a_request_that_found_no_room_is_admitted_as_soon_as_its_beginning_is_computed_by_another():
+    s = scheduler(blocks=8, budget=8, caching=True)
+    s.add(request("first", prompt=20))
+    s.add(request("same", prompt=20))
+    assert [names(step(s)) for _ in range(3)] == [{"first": 8}, {"first": 8}, {"first": 4, "same": 4}]
+
+
+def test_a_request_that_found_no_room_is_admitted_as_soon_as_another_has_ended():
+    s = scheduler(blocks=6)
+    s.add(request("first", prompt=12))
+    s.add(request("second", prompt=12, first_token=50))
+    assert [names(step(s)) for _ in range(5)] == [{"first": 12}, *[{"first": 1}] * 3, {"second": 12}]
+
+
 def test_a_request_that_wants_its_prompts_logprobs_computes_all_of_it():
     s = scheduler(caching=True)
     s.add(request("a", prompt=10))
