@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import yaml
@@ -29,13 +30,29 @@ def operator(cluster: Cluster) -> Operator:
 
 @pytest.fixture(scope="module")
 def checkpoints(operator: Operator, cluster: Cluster) -> Iterator[str]:
-    """A namespace with the claim `models`: the folder `tiny`, and folders with one thing wrong each.
+    """A namespace with the claim `models`: the folders `tiny` and `tiny-moe`, and folders with one thing wrong each.
 
     It goes with its module: as long as a wrong model exists, the operator tries it again now and then.
     """
     del operator  # first, so that its CRDs are there
+    with _claim(cluster, "ReadWriteOnce") as namespace:
+        yield namespace
+
+
+@pytest.fixture(scope="module")
+def checkpoints_on_every_node(operator: Operator, cluster: Cluster) -> Iterator[str]:
+    """The same, for pods of several nodes at a time."""
+    del operator
+    if not cluster.backend.shares_volumes:
+        pytest.skip("this cluster's default StorageClass makes no ReadWriteMany volumes")
+    with _claim(cluster, "ReadWriteMany") as namespace:
+        yield namespace
+
+
+@contextmanager
+def _claim(cluster: Cluster, access: str) -> Iterator[str]:
     with cluster.namespace(f"checkpoints-{secrets.token_hex(2)}", labels=RESTRICTED) as name:
-        cluster.apply(written.manifests(), namespace=name)
+        cluster.apply(written.manifests(access), namespace=name)
         cluster.wait_condition("job/write-checkpoints", "Complete", namespace=name)
         yield name
 

@@ -13,7 +13,8 @@ import httpx
 from e2e.harness.cluster import Cluster, Object
 
 LABEL = "serving.wenxin.io/deployment"
-CHILDREN = "deployments,services,serviceaccounts,networkpolicies,poddisruptionbudgets,configmaps,controllerrevisions"
+WORKLOADS = "deployments,statefulsets"
+CHILDREN = f"{WORKLOADS},services,serviceaccounts,networkpolicies,poddisruptionbudgets,configmaps,controllerrevisions"
 READY_SECONDS = 180.0
 
 
@@ -62,16 +63,22 @@ class Endpoint:
 
     def _followed_by_the_proxy(self) -> None:
         """Wait until no answer comes from a process older than the pods that stay."""
-        oldest = min(_started(pod) for pod in self.pods()) - timedelta(seconds=2)  # of clocks that count whole seconds
-        self.cluster.wait(
-            lambda: all(self._answering_since() > oldest for _ in range(5)),
-            seconds=15,
-            what="every answer to come from a pod that stays",
-        )
+
+        def followed() -> bool:
+            running = [started for pod in self.pods() if (started := _started(pod))]
+            if not running:
+                return False
+            oldest = min(running) - timedelta(seconds=2)  # of clocks that count whole seconds
+            return all(self._answering_since() > oldest for _ in range(5))
+
+        self.cluster.wait(followed, seconds=30, what="every answer to come from a pod that stays", about=self.id)
 
     def _answering_since(self) -> datetime:
-        with self.client() as client:
-            metrics = client.get("/metrics").raise_for_status().text
+        try:
+            with self.client() as client:
+                metrics = client.get("/metrics").raise_for_status().text
+        except httpx.TransportError:
+            return datetime.min.replace(tzinfo=UTC)
         (since,) = re.findall(r"^process_start_time_seconds (\S+)$", metrics, re.MULTILINE)
         return datetime.fromtimestamp(float(since), UTC)
 
@@ -92,7 +99,8 @@ class Endpoint:
 
     def flags(self) -> str:
         """The flags that its pods are started with."""
-        mounts = self.child("Deployment")["spec"]["template"]["spec"]["volumes"]
+        (workload,) = self.cluster.list(WORKLOADS, namespace=self.namespace, selector=self.selector)
+        mounts = workload["spec"]["template"]["spec"]["volumes"]
         (name,) = [volume["configMap"]["name"] for volume in mounts if "configMap" in volume]
         return str(self.cluster.get(f"configmap/{name}", namespace=self.namespace)["data"]["flags"])
 
@@ -140,9 +148,10 @@ class Endpoint:
             return str(client.post("/v1/completions", json=body).raise_for_status().json()["choices"][0]["text"])
 
 
-def _started(pod: Object) -> datetime:
-    (container,) = pod["status"]["containerStatuses"]
-    return datetime.fromisoformat(container["state"]["running"]["startedAt"])
+def _started(pod: Object) -> datetime | None:
+    """When the container of a pod was started last, if it runs."""
+    states = [container["state"] for container in pod["status"].get("containerStatuses", [])]
+    return next((datetime.fromisoformat(state["running"]["startedAt"]) for state in states if "running" in state), None)
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Object:

@@ -2,6 +2,7 @@
 
 import signal
 
+from e2e.harness.cluster import Object
 from e2e.stories.endpoint import Endpoint
 
 # Run in the container: `python3 -m MODULE` is what they all are started as.
@@ -16,28 +17,40 @@ for found in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
 
 def signal_engine(endpoint: Endpoint, number: signal.Signals) -> None:
     """Send a signal to the engine of the endpoint's only pod."""
-    _signal(endpoint, "wenxin_runtime.engine", number)
+    _signal(endpoint, endpoint.pod(), "wenxin_runtime.engine", number)
 
 
-def signal_follower(endpoint: Endpoint, number: signal.Signals) -> None:
-    """Send a signal to the processes that share the model with the engine of the endpoint's only pod."""
-    _signal(endpoint, "wenxin_runtime.parallel.follower", number)
+def signal_follower(endpoint: Endpoint, number: signal.Signals, pod: Object | None = None) -> None:
+    """Send a signal to the processes of a pod, by default the only one, that compute with an engine and do not lead."""
+    _signal(endpoint, pod or endpoint.pod(), "wenxin_runtime.parallel.follower", number)
 
 
-def _signal(endpoint: Endpoint, module: str, number: signal.Signals) -> None:
-    pod = endpoint.pod()["metadata"]["name"]
-    hit = endpoint.cluster.exec(pod, "python3", "-c", _SIGNAL, module, str(int(number)), namespace=endpoint.namespace)
+def _signal(endpoint: Endpoint, pod: Object, module: str, number: signal.Signals) -> None:
+    name = pod["metadata"]["name"]
+    hit = endpoint.cluster.exec(name, "python3", "-c", _SIGNAL, module, str(int(number)), namespace=endpoint.namespace)
     assert hit, f"no process of {module} was found"
 
 
-def last_words(endpoint: Endpoint) -> str:
-    """Wait until the only pod's container has been restarted, and give what it said when it ended."""
+def last_words(endpoint: Endpoint, before: Object | None = None) -> str:
+    """Wait until a pod's container has been restarted, and give what it said when it ended.
 
-    def status() -> dict[str, object]:
-        (found,) = endpoint.pod()["status"].get("containerStatuses") or [{"restartCount": 0}]
-        return dict(found)
+    Args:
+        endpoint: Whose pod.
+        before: The pod as it was when it had not been restarted yet; by default the only one, never restarted.
+    """
+    name, restarts = (before["metadata"]["name"], _status(before)["restartCount"]) if before else (None, 0)
 
-    endpoint.cluster.wait(
-        lambda: int(str(status()["restartCount"])) >= 1, seconds=30, what="the container to restart", about=endpoint.id
+    def ended() -> Object:
+        (pod,) = [pod for pod in endpoint.pods() if name in (None, pod["metadata"]["name"])]
+        status = _status(pod)
+        return status["lastState"] if status["restartCount"] > restarts else {}
+
+    found = endpoint.cluster.wait(
+        ended, seconds=60, what="the container to restart", about=endpoint.id, namespace=endpoint.namespace
     )
-    return str(endpoint.pod()["status"]["containerStatuses"][0]["lastState"]["terminated"]["message"])
+    return str(found["terminated"]["message"])
+
+
+def _status(pod: Object) -> Object:
+    (found,) = pod["status"].get("containerStatuses") or [{"restartCount": 0}]
+    return dict(found)
