@@ -202,7 +202,7 @@ class _EngineCollector(Collector):
             "wenxin_requests_running": ("Sequences that hold a slot", engine.running),
             "wenxin_kv_usage_ratio": ("Used share of the KV cache", engine.kv_usage),
             "wenxin_expert_load_imbalance": (
-                "What the busiest rank's experts compute over the mean of the ranks, 1 where even; 0 where not measured",
+                "What the busiest rank's experts compute over the mean of ranks, 1 where even; 0 where not measured",
                 stats.experts.imbalance,
             ),
         }
