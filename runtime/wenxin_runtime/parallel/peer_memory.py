@@ -20,22 +20,20 @@ MOST_BYTES = 256 << 10
 """Above, each rank reading everything of all others costs more than NCCL's steps."""
 _DTYPES = (torch.float32, torch.bfloat16)
 _ALIGNED = 16  # bytes that a thread of the kernel takes at once
+Add = Callable[[Tensor, Tensor], object]
+"""Takes the beginning of the shared buffer, shaped like x, and x, which it replaces by the sum over the ranks."""
 Reaches = Callable[[int, int], bool]
 """Whether one GPU of this machine can access another one's memory."""
+Connect = Callable[[dist.ProcessGroup, torch.device], tuple[Tensor, Add]]
+"""Maps a buffer of MOST_BYTES, uint8, of every rank into every rank, all at the same time."""
 
 
 class PeerMemoryRanks:
     """A group of GPUs whose small sums are one kernel; everything else goes the way it went. Implements `Ranks`."""
 
-    def __init__(self, others: Ranks, group: dist.ProcessGroup, device: torch.device) -> None:
-        """Map a buffer of every rank into every rank; all of them do so at the same time."""
-        from torch.distributed import _symmetric_memory  # noqa: PLC0415 - it brings Triton, which a CPU does without
-
+    def __init__(self, others: Ranks, buffer: Tensor, add: Add) -> None:
         self.rank, self.size = others.rank, others.size
-        self._others = others
-        self._group = group.group_name
-        self._buffer = _symmetric_memory.empty(MOST_BYTES, dtype=torch.uint8, device=device)
-        _symmetric_memory.rendezvous(self._buffer, group)
+        self._others, self._buffer, self._add = others, buffer, add
         self.join, self.spread_ = others.join, others.spread_
         self.least, self.exchange = others.least, others.exchange
 
@@ -43,9 +41,8 @@ class PeerMemoryRanks:
         """See `Ranks.sum_`."""
         if not takes(x):
             return self._others.sum_(x)
-        part = self._buffer.view(x.dtype)[: x.numel()].view(x.shape)
-        summed: Tensor = torch.ops.symm_mem.one_shot_all_reduce_copy_out(part, x, "sum", self._group, x)
-        return summed
+        self._add(self._buffer.view(x.dtype)[: x.numel()].view(x.shape), x)
+        return x
 
     def works(self) -> bool:
         """Try a sum of whole numbers, which has one answer."""
@@ -59,38 +56,41 @@ def takes(x: Tensor) -> bool:
     return bool(x.dtype in _DTYPES and 0 < x.nbytes <= MOST_BYTES and aligned and x.is_contiguous())
 
 
+def connect(group: dist.ProcessGroup, device: torch.device) -> tuple[Tensor, Add]:
+    """See `Connect`."""
+    from torch.distributed import _symmetric_memory  # noqa: PLC0415 - it brings Triton, which a CPU does without
+
+    buffer = _symmetric_memory.empty(MOST_BYTES, dtype=torch.uint8, device=device)
+    _symmetric_memory.rendezvous(buffer, group)
+    add, name = torch.ops.symm_mem.one_shot_all_reduce_copy_out, group.group_name
+    return buffer, lambda part, x: add(part, x, "sum", name, x)
+
+
 def over_peer_memory(
     ranks: Ranks,
     group: dist.ProcessGroup,
     cards: Sequence[int],
     reaches: Reaches = torch.cuda.can_device_access_peer,
+    connect: Connect = connect,
 ) -> Ranks:
     """Give a group of GPUs one-shot sums; the group itself where they cannot reach each other's memory, or add wrongly.
 
-    Every rank of the group calls it at the same time.
-
-    Args:
-        ranks: The group.
-        group: The same.
-        cards: The ranks' GPUs in their order, all of one machine; none where they are on several.
-        reaches: Asks the driver.
+    Every rank of the group calls it at the same time; `cards` are the ranks' GPUs in their order, none where they are
+    on several machines.
     """
     if not ranks.least(int(_can(ranks.rank, cards, reaches))):
         logger.info("sums between %d GPUs go over NCCL: they cannot all access each other's memory", ranks.size)
         return ranks
-    found = _tried(ranks, group, torch.device("cuda", cards[ranks.rank]))
-    return found if ranks.least(int(found is not None)) and found else ranks
-
-
-def _tried(ranks: Ranks, group: dist.ProcessGroup, device: torch.device) -> PeerMemoryRanks | None:
+    found = None
     try:
-        found = PeerMemoryRanks(ranks, group, device)
-        if found.works():
-            return found
-        logger.warning("sums between %d GPUs go over NCCL: the one-shot kernel adds wrongly here", ranks.size)
+        found = PeerMemoryRanks(ranks, *connect(group, torch.device("cuda", cards[ranks.rank])))
     except RuntimeError as error:
-        logger.warning("sums between %d GPUs go over NCCL: %s", ranks.size, error)
-    return None
+        logger.warning("one-shot sums cannot be set up: %s", error)
+    # A kernel that waits for a rank without a buffer would wait for ever.
+    if ranks.least(int(found is not None)) and found and ranks.least(int(found.works())):
+        return found
+    logger.warning("sums between %d GPUs go over NCCL: the one-shot kernel does not work on all of them", ranks.size)
+    return ranks
 
 
 def _can(rank: int, cards: Sequence[int], reaches: Reaches) -> bool:

@@ -10,9 +10,25 @@ class Pair:
     """Rank 0 of two whose other rank could."""
 
     rank, size = 0, 2
+    join = spread_ = exchange = None
 
     def least(self, number: int) -> int:
         return number
+
+    def sum_(self, x):
+        return f"{x.numel()} elements over NCCL"
+
+
+def with_twice_as_much(buffer):
+    """A kernel's stand-in: the other rank has two for each one of ours."""
+
+    def add(part, x):
+        assert part.data_ptr() == buffer.data_ptr()
+        assert (part.shape, part.dtype) == (x.shape, x.dtype)
+        part.copy_(x)
+        x.copy_(3 * part)
+
+    return buffer, add
 
 
 def test_a_small_aligned_float_tensor_is_taken():
@@ -49,8 +65,30 @@ def test_cards_that_cannot_access_each_other_stay_with_nccl():
     assert asked == [(4, 5)]
 
 
-def test_a_setup_that_fails_leaves_the_ranks_with_nccl_and_says_why(caplog):
-    pair = Pair()  # there is no GPU to make a buffer on, or no process group to map it in
-    with caplog.at_level("WARNING"):
-        assert over_peer_memory(pair, torch.distributed.ProcessGroup(0, 2), [0, 1], reaches=lambda *_: True) is pair
-    assert "sums between 2 GPUs go over NCCL: " in caplog.text
+def over(pair, connect):
+    return over_peer_memory(pair, None, [0, 1], reaches=lambda *_: True, connect=connect)
+
+
+def test_small_sums_go_through_the_shared_buffer_and_large_ones_over_nccl():
+    buffer = torch.zeros(MOST_BYTES, dtype=torch.uint8)
+    ranks = over(Pair(), lambda *_: with_twice_as_much(buffer))
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.arange(32).view(4, 8).to(dtype)
+        assert ranks.sum_(x) is x
+        assert torch.equal(x, 3 * torch.arange(32).view(4, 8).to(dtype))
+    assert ranks.sum_(torch.zeros(MOST_BYTES)) == f"{MOST_BYTES} elements over NCCL"
+
+
+def test_a_kernel_that_adds_wrongly_is_left_for_nccl(caplog):
+    pair = Pair()
+    assert over(pair, lambda *_: (torch.zeros(MOST_BYTES, dtype=torch.uint8), lambda _, x: x)) is pair
+    assert "sums between 2 GPUs go over NCCL: the one-shot kernel does not work" in caplog.text
+
+
+def test_a_setup_that_fails_is_left_for_nccl_with_its_reason(caplog):
+    def fails(*_):
+        raise RuntimeError("no fabric here")
+
+    pair = Pair()
+    assert over(pair, fails) is pair
+    assert "one-shot sums cannot be set up: no fabric here" in caplog.text
