@@ -201,11 +201,13 @@ class Ready(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 class Alive(msgspec.Struct, frozen=True, tag=True):
     """Said every `every_seconds`, whatever the engine does, where it shares the model with other processes.
 
-    `standing` says of each other rank (world rank, orders carried out).
+    `standing` says of each other rank (world rank, orders carried out); `leaving` names those whose machine has been
+    told to stop.
     """
 
     every_seconds: float
     standing: tuple[tuple[int, int], ...] = ()
+    leaving: tuple[int, ...] = ()
 
 
 class Outputs(msgspec.Struct, frozen=True, tag=True):

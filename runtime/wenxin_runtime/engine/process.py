@@ -97,8 +97,9 @@ def heart(from_engine: str) -> Iterator[Callable[[Mapping[int, Pulse]], None]]:
 
         def beat(others: Mapping[int, Pulse]) -> None:
             standing = tuple((rank, other.orders) for rank, other in others.items())
+            leaving = tuple(rank for rank, other in others.items() if other.leaving)
             with contextlib.suppress(zmq.Again):
-                socket.send(ipc.encode(ipc.Alive(pulse.EVERY_SECONDS, standing)), zmq.NOBLOCK)
+                socket.send(ipc.encode(ipc.Alive(pulse.EVERY_SECONDS, standing, leaving)), zmq.NOBLOCK)
 
         yield beat
 

@@ -104,7 +104,8 @@ class Reports:
 
     def end(self, farewell: Farewell) -> None:
         """Report and end the process at once, from any thread: the main one may be stuck."""
-        logger.error("%s", farewell.message)
+        if farewell.message:
+            logger.error("%s", farewell.message)
         self.tell(farewell)
         os._exit(farewell.exit_code)
 
@@ -123,6 +124,7 @@ def _take_part(config: RuntimeConfig, rank: int, leader: str, reports: Reports) 
     interface.use(welcome.interface or interface.interface_of(line.own_address))
     reports.tell(welcome)
     pulse = FollowerPulse(line, welcome.pulse_seconds, reports.tell, reports.end)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: pulse.ask_to_leave())
     try:
         mesh = join(config, rank, found_store(config, welcome))
         follower = Follower(load(config, checkpoint, mesh, pulse.loading))
@@ -133,6 +135,8 @@ def _take_part(config: RuntimeConfig, rank: int, leader: str, reports: Reports) 
     except Exception as error:
         # When another rank is lost, a sum fails here: the leader, which knows which one, ends us meanwhile.
         pulse.over.wait(_TOLD_WITHIN_SECONDS if isinstance(error, RuntimeError) else 0)
+        if not isinstance(error, RuntimeFailure):
+            logger.exception("rank %d cannot go on", rank)
         lost = error if isinstance(error, RuntimeFailure) else RankLost(f"rank {rank} failed: {error}")
         pulse.leave(Farewell(lost.reason, str(lost), lost.exit_code))
         raise lost from error

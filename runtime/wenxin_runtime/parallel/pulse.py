@@ -211,6 +211,10 @@ class FollowerPulse:
         """Count an order."""
         self._pulse = msgspec.structs.replace(self._pulse, orders=self._pulse.orders + 1)
 
+    def ask_to_leave(self) -> None:
+        """Let the leader know that our machine has been told to stop."""
+        self._pulse = msgspec.structs.replace(self._pulse, leaving=True)
+
     def leave(self, farewell: Farewell) -> None:
         """Tell the leader why we end."""
         self.over.set()

@@ -103,7 +103,7 @@ def stays_here(config: RuntimeConfig) -> bool:
     if config.nnodes == 1 or config.master_addr == "localhost":
         return True
     with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(config.master_addr).is_loopback
+        return ipaddress.IPv4Address(config.master_addr).is_loopback
     return False
 
 
@@ -155,6 +155,7 @@ class RollCall:
                 raise
             for line in self._unheard:
                 line.close()
+        logger.info("all %d ranks have come", self.config.world_size)
         return {rank: seat.line for rank, seat in sorted(self._seats.items())}
 
     def _wait(self, selector: selectors.BaseSelector, still_wanted: Callable[[], None], patience: float) -> None:
@@ -218,7 +219,8 @@ class RollCall:
                 earlier.line.send(Refused(f"another process reports as rank {hello.rank}", again=True))
             self._drop(selector, earlier.line)
         self._seats[hello.rank] = _Seat(hello, line)
-        logger.debug("rank %d on node %d has come: %s", hello.rank, hello.node, hello.device)
+        memory = f", {hello.memory / 2**30:.1f} GiB" if hello.memory else ""
+        logger.debug("rank %d on node %d has come: %s%s", hello.rank, hello.node, hello.device, memory)
 
     def _drop(self, selector: selectors.BaseSelector, line: Line) -> None:
         selector.unregister(line)

@@ -147,7 +147,11 @@ def assembled(
     if config.world_size == 1:
         yield Team(ALONE)
         return
-    with roll_call.listen(config) as listener, started(config, f"{LOOPBACK}:{listener.getsockname()[1]}") as children:
+    with (
+        _groups_left_last(),
+        roll_call.listen(config) as listener,
+        started(config, f"{LOOPBACK}:{listener.getsockname()[1]}") as children,
+    ):
 
         def look() -> None:
             still_wanted()
@@ -161,6 +165,16 @@ def assembled(
             beating = LeaderPulse(lines, listener, children.loss, on_loss, on_beat, pulse.EVERY_SECONDS)
             with _ending(beating):
                 yield Team(join(config, 0, store), followers, beating)
+
+
+@contextlib.contextmanager
+def _groups_left_last() -> Iterator[None]:
+    """On leaving, leave torch's groups: when the other ranks have ended, for NCCL may wait for who is deaf to it."""
+    try:
+        yield
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _address_of(lines: Mapping[int, Line]) -> str:
@@ -232,8 +246,6 @@ def _ending(beating: LeaderPulse) -> Iterator[None]:
         raise
     finally:
         beating.close(farewell)
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
 
 def _farewell(error: Exception) -> Farewell:

@@ -78,12 +78,14 @@ class Pulse(msgspec.Struct, frozen=True, tag=True):
         total: Bytes that it has to.
         loaded: Whether it is through.
         orders: How many orders it has carried out.
+        leaving: Whether its machine has been told to stop: then the leader finishes what it has accepted, and ends.
     """
 
     done: int = 0
     total: int = 0
     loaded: bool = False
     orders: int = 0
+    leaving: bool = False
 
 
 class Farewell(msgspec.Struct, frozen=True, tag=True):

@@ -48,6 +48,7 @@ class EngineClient:
         max_model_len: Longest prompt plus answer in tokens; 0 until the engine has said it.
         ready: Set once the engine is.
         idle: Set while no sequence is open.
+        heartbeat: Signs of life of an engine that shares its model.
     """
 
     def __init__(self, config: RuntimeConfig, metrics: Metrics) -> None:
@@ -64,7 +65,7 @@ class EngineClient:
         self._open: dict[str, _Open] = {}
         self._capacity = config.max_num_seqs + config.queue_size
         self._next_progress_log = 0.0
-        self._heartbeat = Heartbeat()
+        self.heartbeat = Heartbeat()
         self._watchdog = Watchdog(config.engine_stall_timeout, lambda: self._send(ipc.Ping()))
         self._questions = Questions(self._send)
         metrics.watch(self)
@@ -208,7 +209,7 @@ class EngineClient:
         died = EngineDied(
             f"the engine made no progress for {self._config.engine_stall_timeout:g} s (--engine-stall-timeout) with "
             f"{stats.running} sequences running and {stats.waiting} waiting by its last report, after a step of "
-            f"{stats.batch_tokens} tokens; {_describe_ranks(self._heartbeat)}where it stood is in the log, please "
+            f"{stats.batch_tokens} tokens; {_describe_ranks(self.heartbeat)}where it stood is in the log, please "
             "report it",
             reason="EngineStalled",
         )
@@ -217,7 +218,7 @@ class EngineClient:
 
     async def _give_up_when_frozen(self, process: EngineProcess) -> None:
         """End an engine that shares its model and is silent: the other ranks have left it, or will."""
-        seconds = await self._heartbeat.stopped()
+        seconds = await self.heartbeat.stopped()
         message = f"rank 0, the engine process, has given no sign of life for {seconds:g} s: it hangs or was frozen"
         self._on_death(EngineDied(message, reason=RankLost.reason))
         await process.kill()
@@ -228,7 +229,7 @@ class EngineClient:
             case ipc.Pong():
                 pass
             case ipc.Alive():
-                self._heartbeat.heard(message)
+                self.heartbeat.heard(message)
             case ipc.Inspected() | ipc.Profiled():
                 self._questions.answered(message)
             case ipc.Outputs():

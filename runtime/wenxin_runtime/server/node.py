@@ -2,8 +2,9 @@
 
 No request is served here, and nothing is decided: the leader on node 0 does both.
 
-SIGTERM   the ranks go on until the leader ends the group, for its clients are still being answered, at most for
-          --shutdown-delay, --drain-timeout and a little; at once where the group has not formed yet; exit 0
+SIGTERM   the leader is told, stops as if it had been signalled, and ends the group when its clients have their
+          answers; at most for --shutdown-delay, --drain-timeout and a little; at once where the group has not formed
+          yet; exit 0
 again     at once
 """
 
@@ -182,6 +183,9 @@ class Node:
     async def _linger(self, ended: "asyncio.Task[Farewell]", stop: Stop) -> None:
         limit = self._config.shutdown_delay + self._config.drain_timeout + _LONGER_THAN_THE_LEADER_SECONDS
         logger.info("told to stop: computing until the leader ends the group, for at most %g s", limit)
+        for rank in self._ranks:
+            with contextlib.suppress(ProcessLookupError):
+                rank.process.terminate()  # it tells the leader
         hurried = asyncio.create_task(stop.hurried.wait())
         await asyncio.wait({ended, hurried}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()

@@ -4,6 +4,8 @@ SIGTERM   not ready any more; for --shutdown-delay requests are still served; th
           ones finished for at most --drain-timeout; exit 0
 SIGINT    the same without the delay
 again     at once: what is open ends with an error
+
+When another machine of the group is told to stop, this one does as if it had been, for it cannot go on alone.
 """
 
 import asyncio
@@ -78,14 +80,20 @@ class Stop:
         self.asked = asyncio.Event()
         self.hurried = asyncio.Event()
         self.delay_seconds = 0.0
+        self._signalled = False
 
     def ask(self, delay_seconds: float) -> None:
         """Ask to stop, serving for another `delay_seconds`; asked again, at once."""
-        if self.asked.is_set():
+        if self._signalled:
             self.hurried.set()
-            return
-        self.delay_seconds = delay_seconds
-        self.asked.set()
+        self._signalled = True
+        self.begin(delay_seconds)
+
+    def begin(self, delay_seconds: float) -> None:
+        """Begin to stop, where it was not asked for by a signal: a signal that comes later does not mean haste."""
+        if not self.asked.is_set():
+            self.delay_seconds = delay_seconds
+            self.asked.set()
 
 
 class Server:
@@ -202,7 +210,17 @@ async def _serve_until_signalled(server: Server) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.ask, server.service.config.shutdown_delay)
     loop.add_signal_handler(signal.SIGINT, stop.ask, 0.0)
-    await server.run(stop)
+    following = asyncio.create_task(_stop_with_the_group(server.service, stop))
+    try:
+        await server.run(stop)
+    finally:
+        following.cancel()
+
+
+async def _stop_with_the_group(service: Service, stop: Stop) -> None:
+    await service.engine.heartbeat.leaving.wait()
+    logger.info("another node of the group has been told to stop; so does this one")
+    stop.begin(service.config.shutdown_delay)
 
 
 async def _first_of(*events: asyncio.Event, seconds: float) -> None:

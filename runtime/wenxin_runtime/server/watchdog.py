@@ -64,15 +64,19 @@ class Heartbeat:
 
     Attributes:
         last: The last sign.
+        leaving: Set once another rank's machine has been told to stop.
     """
 
     def __init__(self) -> None:
         self.last = ipc.Alive(1.0)
+        self.leaving = asyncio.Event()
         self._heard = asyncio.Event()
 
     def heard(self, alive: ipc.Alive) -> None:
         """Take note of a sign of life."""
         self.last = alive
+        if alive.leaving:
+            self.leaving.set()
         self._heard.set()
 
     async def stopped(self) -> float:
