@@ -196,6 +196,19 @@ def test_a_rank_that_does_not_come_is_given_up_in_time_and_told_so(tmp_path):
     assert one == ENDED
 
 
+def cpu_seconds_of_waiting(group: Ranks) -> float:
+    ranks = shared(group)
+    if ranks.rank == 1:
+        time.sleep(0.5)
+    before = time.thread_time()
+    ranks.sum_(torch.ones(1024))
+    return time.thread_time() - before
+
+
+def test_a_rank_that_waits_long_sleeps(tmp_path):
+    assert max(rank_processes.run(2, tmp_path, cpu_seconds_of_waiting)) < 0.1
+
+
 def files_and_type(group: Ranks, lacking: str, rank: int) -> tuple[bool, set[str]]:
     if group.rank == rank and lacking == "library":
         library.load = lambda: None
