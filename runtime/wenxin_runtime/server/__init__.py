@@ -2,6 +2,7 @@
 
 serve            the process: sockets, signals, drain, exit status
 app              the routes
+node             the process on a further machine of a group, which serves no requests
 service          what every route may ask: the model, the engine, may I accept?
 served_model     what the server reads from the checkpoint
 engine_client    admission and routing          engine_process   the child process and its sockets
