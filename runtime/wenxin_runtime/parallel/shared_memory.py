@@ -147,9 +147,7 @@ def over_shared_memory(ranks: Ranks, timeout_seconds: float) -> Ranks:
     segment, where = _make(kernels, ranks.size) if ranks.rank == 0 and kernels else (None, _NOWHERE)
     where = tuple(ranks.spread_(torch.tensor(where)).tolist())
     if ranks.rank > 0 and kernels:
-        segment = _find(*where)
-    if segment:
-        fcntl.lockf(segment.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, ranks.rank)
+        segment = _find(ranks.rank, *where)
     all_have_it = bool(ranks.least(int(segment is not None)))
     if segment and kernels and all_have_it:
         return SharedMemoryRanks(ranks, kernels, segment, timeout_seconds)
@@ -167,25 +165,27 @@ def _make(kernels: ctypes.CDLL, ranks: int) -> tuple[Segment | None, tuple[int, 
     try:
         file = os.memfd_create(_name(number))
         os.ftruncate(file, kernels.wx_segment_bytes(ranks, SLOT_BYTES))
-        return _mapped(file), (os.getpid(), file, number)
+        return _taken(file, 0), (os.getpid(), file, number)
     except (AttributeError, OSError, ValueError) as error:  # no Linux, no memory, more ranks than it knows
         logger.warning("the ranks share no memory: %s", error)
         return None, _NOWHERE
 
 
-def _find(process: int, descriptor: int, number: int) -> Segment | None:
+def _find(rank: int, process: int, descriptor: int, number: int) -> Segment | None:
     """Map rank 0's segment, if this is a process of the same node, and the file its file."""
     path = Path(f"/proc/{process}/fd/{descriptor}")
     try:
         if str(path.readlink()) != f"/memfd:{_name(number)} (deleted)":
             return None
-        return _mapped(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        return _taken(os.open(path, os.O_RDWR | os.O_CLOEXEC), rank)
     except OSError:
         return None
 
 
-def _mapped(file: int) -> Segment:
+def _taken(file: int, rank: int) -> Segment:
+    """Map a segment's file, and lock the rank's byte of it: csrc/ranks.c takes a rank without its lock for dead."""
     try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, rank)
         return Segment(file, mmap.mmap(file, 0))
     except (OSError, ValueError):
         os.close(file)
