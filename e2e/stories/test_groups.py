@@ -150,9 +150,29 @@ def test_a_hung_rank_ends_its_group_too(group: Endpoint) -> None:
     ends_and_comes_back(group, hang)
 
 
-def test_a_deleted_group_is_gone_long_before_its_grace_period(group: Endpoint) -> None:
+def test_when_one_node_is_drained_the_whole_group_finishes_its_answers_and_comes_back(group: Endpoint) -> None:
+    _, worker = members(group)
+    with group.client() as client, streaming(client, group.name, max_tokens=group.tokens_in(seconds=6)) as stream:
+        group.cluster.delete(f"pod/{worker['metadata']['name']}", namespace=group.namespace)
+        ending = stream.rest()
+    assert ending.done, ending
+    assert ending.finish_reason == "length"
+
+    def replaced() -> bool:
+        uids = [pod["metadata"]["uid"] for pod in group.pods()]
+        return len(uids) == 2 and worker["metadata"]["uid"] not in uids
+
+    group.cluster.wait(replaced, seconds=60, what="another worker", about=group.id, namespace=group.namespace)
+    group.ready()
+    assert group.ask()
+
+
+def test_a_deleted_group_finishes_its_answers_and_is_gone_long_before_its_grace_period(group: Endpoint) -> None:
     assert all(pod["spec"]["terminationGracePeriodSeconds"] >= 300 for pod in group.pods())
-    group.cluster.delete(group.id, namespace=group.namespace)
+    with group.client() as client, streaming(client, group.name, max_tokens=group.tokens_in(seconds=6)) as stream:
+        group.cluster.delete(group.id, namespace=group.namespace)
+        ending = stream.rest()
+    assert ending.done, ending
     group.cluster.wait(
         lambda: not group.cluster.list("pods", namespace=group.namespace, selector=group.selector),
         seconds=60,
