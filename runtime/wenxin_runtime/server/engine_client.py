@@ -312,7 +312,7 @@ class EngineClient:
 
 def _describe_ranks(heartbeat: Heartbeat) -> str:
     """Say how far the other ranks are, where there are some."""
-    standing = ", ".join(f"rank {rank} {orders}" for rank, orders in heartbeat.last.standing)
+    standing = ", ".join(f"rank {rank}: {orders}" for rank, orders in heartbeat.last.standing)
     return f"orders carried out by the other ranks: {standing}; " if standing else ""
 
 

@@ -17,7 +17,7 @@ from tests.wenxin_runtime.server.processes import SERVE_WITH, TIMEOUT_SECONDS, S
 from wenxin_runtime import config as runtime_config
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.errors import EngineDied
-from wenxin_runtime.ipc import Ping, Pong
+from wenxin_runtime.ipc import Alive, Ping, Pong
 from wenxin_runtime.server.engine_process import ENGINE_COMMAND
 from wenxin_runtime.server.watchdog import Watchdog
 
@@ -121,6 +121,25 @@ async def test_an_engine_may_take_any_time_to_load(start: Start) -> None:
     async with start(ready=False, engine_stall_timeout=0.01) as server:
         for _ in range(20):
             assert (await server.client.get("/health")).status_code == 200
+
+
+async def test_a_stalled_engine_that_shares_its_model_says_how_far_the_other_ranks_are(start: Start) -> None:
+    async with start(engine_stall_timeout=0.4) as server:
+        await server.engine.send(Alive(3600.0, standing=((1, 7), (2, 6))))
+        await check_stalled(server)
+        assert "orders carried out by the other ranks: rank 1: 7, rank 2: 6" in str(server.server.service.engine.state)
+
+
+async def test_an_engine_that_has_given_signs_of_life_and_falls_silent_is_given_up(start: Start) -> None:
+    async with start() as server:
+        pending = server.posting("completions", prompt="hi")
+        await server.engine.submit()
+        for _ in range(3):
+            await server.engine.send(Alive(0.01))
+        assert (await pending).json()["error"]["code"] == "engine_died"
+        with pytest.raises(EngineDied, match="rank 0, the engine process, has given no sign of life") as caught:
+            await asyncio.wait_for(server.task, TIMEOUT_SECONDS)
+        assert (caught.value.reason, caught.value.exit_code) == ("RankLost", 4)
 
 
 async def test_a_timeout_of_zero_asks_never() -> None:
