@@ -106,7 +106,7 @@ def problem(pod: Raw) -> Problem | None:
     scheduled = _condition(status, "PodScheduled")
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         # What follows "preemption:" repeats the same nodes in other words.
-        return Problem("Unschedulable", _cut(scheduled.get("message", "").split(" preemption:")[0]).rstrip("."))
+        return Problem("Unschedulable", _cut(scheduled.get("message", "").split(" preemption:")[0]).rstrip(".,"))
     for container in status.get("containerStatuses") or ():
         if not container.get("ready") and (found := _container_problem(container)):
             return found

@@ -76,11 +76,12 @@ def test_a_container_that_recovered_is_no_problem() -> None:
     assert problem(pod({"state": {"running": {}}, "lastState": ended()["state"]}, ready=True)) is None
 
 
-def test_a_pod_nobody_can_take_repeats_the_scheduler() -> None:
-    words = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: 3 No victims."
+@pytest.mark.parametrize("end", [".", ". no new claims to deallocate,"], ids=["without claims", "with claims"])
+def test_a_pod_nobody_can_take_repeats_the_scheduler(end: str) -> None:
+    words = f"0/3 nodes are available: 3 Insufficient nvidia.com/gpu{end} preemption: 0/3 nodes are available"
     scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
     told = problem(pod(phase="Pending", conditions=[scheduled], containerStatuses=None))
-    assert told == Problem("Unschedulable", "0/3 nodes are available: 3 Insufficient nvidia.com/gpu")
+    assert told == Problem("Unschedulable", f"0/3 nodes are available: 3 Insufficient nvidia.com/gpu{end.rstrip('.,')}")
 
 
 def test_out_of_memory_is_told_as_such() -> None:
