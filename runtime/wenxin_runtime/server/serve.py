@@ -219,8 +219,9 @@ async def _serve_until_signalled(server: Server) -> None:
 
 async def _stop_with_the_group(service: Service, stop: Stop) -> None:
     await service.engine.heartbeat.leaving.wait()
-    logger.info("another node of the group has been told to stop; so does this one")
-    stop.begin(service.config.shutdown_delay)
+    if not stop.asked.is_set():
+        logger.info("another node of the group has been told to stop: so is this one")
+        stop.begin(service.config.shutdown_delay)
 
 
 async def _first_of(*events: asyncio.Event, seconds: float) -> None:

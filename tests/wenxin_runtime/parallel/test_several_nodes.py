@@ -122,7 +122,7 @@ async def test_two_nodes_answer_as_one_process_and_end_together_when_told_to(mod
         async with nodes.streaming() as lines:
             nodes.second.signal(signal.SIGTERM)
             await nodes.second.line("computing until the leader ends the group")
-            await nodes.first.line("another node of the group has been told to stop")
+            await nodes.first.line("another node of the group has been told to stop: so is this one")
             await nodes.first.line("draining: 1 running")
             nodes.first.signal(signal.SIGTERM)  # Kubernetes tells all pods of a group; it is no second time
             for _ in range(3):
