@@ -4,14 +4,13 @@ Only the last changes from build to build; the others are made once and kept in 
 them.
 """
 
-import compileall
 import hashlib
 import json
 import os
 import platform
-import py_compile
 import runpy
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -96,12 +95,16 @@ def _write_metadata(root: Path) -> None:
 
 
 def _compile(root: Path) -> None:
-    """Bytecode that never compares ages, as every file of an image has the same; only for the image's own Python."""
-    if sys.version_info[:2] == PYTHON:
-        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-        place = f"/{APPLICATION}"
-        if not compileall.compile_dir(root, quiet=1, invalidation_mode=mode, stripdir=str(root), prependdir=place):
-            raise BuildError("A module of the project is no Python that the image's interpreter understands (above).")
+    """Bytecode that never compares ages, as every file of an image has the same; only for the image's own Python.
+
+    In a fresh process: what the bytes are depends a little on what the interpreter has compiled before.
+    """
+    if sys.version_info[:2] != PYTHON:
+        return
+    command = [sys.executable, "-I", "-m", "compileall", "-q", "--invalidation-mode=unchecked-hash"]
+    command += ["-s", str(root), "-p", f"/{APPLICATION}", str(root)]
+    if subprocess.run(command, check=False).returncode:
+        raise BuildError("A module of the project is no Python that the image's interpreter understands (above).")
 
 
 def _add_kernels(folder: Path) -> None:
