@@ -8,10 +8,12 @@ import pytest
 
 from wenxin_runtime.errors import RankLost
 from wenxin_runtime.parallel.pulse import ROUNDS, FollowerPulse, LeaderPulse
+from wenxin_runtime.parallel.ranks import ALONE
 from wenxin_runtime.parallel.roll_call import report
+from wenxin_runtime.parallel.team import Team
 from wenxin_runtime.parallel.wire import Farewell, Hello, Line, Pulse
 
-EVERY_SECONDS = 0.02
+EVERY_SECONDS = 0.05
 NEVER = 3600.0
 PATIENCE = 30.0
 
@@ -71,7 +73,7 @@ def test_ranks_that_live_are_not_given_up(groups):
     group = groups()
     for rank in (1, 2):
         group.follow(rank)
-    for _ in range(5 * ROUNDS):
+    for _ in range(2 * ROUNDS):
         group.beats.get(timeout=PATIENCE)
     assert group.lost.empty()
     assert all(ended.empty() for ended in group.ended.values())
@@ -89,7 +91,7 @@ def test_a_silent_rank_is_given_up_and_the_others_end_with_its_number(groups):
     group = groups()
     group.follow(2)
     lost = group.lost.get(timeout=PATIENCE)
-    assert str(lost).startswith("rank 1 has not answered for 0.2 s")
+    assert str(lost).startswith("rank 1 has not answered for 0.5 s")
     assert group.ended[2].get(timeout=PATIENCE) == Farewell("RankLost", str(lost), 4)
 
 
@@ -122,7 +124,7 @@ def test_a_silent_leader_ends_a_rank():
     ours, theirs = pair()
     ended: queue.Queue[Farewell] = queue.Queue()
     pulse = FollowerPulse(theirs, EVERY_SECONDS, lambda _: None, ended.put)
-    assert ended.get(timeout=PATIENCE).message.startswith("rank 0 has not answered for 0.2 s")
+    assert ended.get(timeout=PATIENCE).message.startswith("rank 0 has not answered for 0.5 s")
     pulse.leave(Farewell())
     ours.close()
 
@@ -146,6 +148,32 @@ def test_loading_and_orders_are_reported_and_the_end_of_loading_at_once(groups):
     follower.loaded()
     group.until(lambda last: last[1] == Pulse(3, 10, loaded=True, orders=1))
     assert group.leader.last[0] == Pulse(3, 10, loaded=True, orders=1)
+
+
+def test_the_loading_of_all_ranks_is_reported_as_one(groups):
+    group = groups()
+    team = Team(ALONE, pulse=group.leader)
+    reports: list[tuple[int, int]] = []
+    summed = team.summed(lambda done, total: reports.append((done, total)))
+    assert summed is not None
+    summed(1, 10)
+    assert reports == [(1, 30)]  # the others have not said how much they have to read: as much as we
+    followers = [group.follow(rank) for rank in (1, 2)]
+    for follower in followers:
+        follower.loading(12, 12)
+        follower.loaded()
+    team.wait_until_loaded(lambda done, total: reports.append((done, total)), 10)
+    assert group.leader.last == [Pulse(12, 12, loaded=True)] * 2
+    summed(10, 10)
+    assert reports[-1] == (34, 34)
+
+
+def test_a_rank_that_is_lost_while_it_loads_is_not_waited_for(groups):
+    group = groups()
+    group.follow(2).loaded()
+    group.ends[1].close()
+    with pytest.raises(RankLost, match="rank 1 has closed its connection"):
+        Team(ALONE, pulse=group.leader).wait_until_loaded(None, 10)
 
 
 def test_who_calls_a_complete_group_is_told_to_call_again(groups):
