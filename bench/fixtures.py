@@ -16,9 +16,10 @@ VARIANTS: dict[str, dict[str, str]] = {
 _SPECIAL_TOKENS = 10
 
 
-def write_model(directory: Path, size: str, dtype: str = "bfloat16") -> Path:
+def write_model(directory: Path, size: str, dtype: str = "bfloat16", arch: str | None = None) -> Path:
     """Write a checkpoint, by default in bfloat16, as the released ones are stored."""
-    command = (sys.executable, "-m", "wenxin_runtime", "fixture", str(directory), f"--arch={ARCHITECTURES[size]}")
+    arch = arch or ARCHITECTURES[size]
+    command = (sys.executable, "-m", "wenxin_runtime", "fixture", str(directory), f"--arch={arch}")
     subprocess.run([*command, f"--size={size}", f"--dtype={dtype}"], check=True, stdout=subprocess.DEVNULL)
     return directory
 

@@ -30,16 +30,20 @@ EXPECTED = {
     "offline_cpu": ("python -m bench.offline", "the engine alone on a CPU"),
     "serve_cpu": ("python -m bench.serve", "a server under load on a CPU"),
     "fairness_cpu": ("python -m bench.fairness", "what streams feel of a long prompt"),
-    "parallel_cpu": ("python -m bench.parallel", "one model on several ranks"),
+    "parallel_cpu": ("python -m bench.parallel", "one model on several ranks of a CPU"),
     "structured": ("python -m bench.structured", "what grammars cost"),
     "reconcile": ("python -m bench.reconcile", "the operator's reconcile"),
     "offline_cuda": ("python -m bench.offline --device cuda", "the 0.3B shape on a GPU"),
     "offline_cuda_21b-a3b": ("python -m bench.offline --device cuda --size 21b-a3b", "the 21B shape on a GPU"),
+    "parallel_cuda": ("python -m bench.parallel --device cuda", "the 21B shape on several GPUs"),
     "gpu_kernels": ("python -m bench.gpu_kernels", "each GPU kernel beside torch's own"),
     "peers_cuda": ("python -m bench.peers --device cuda", "us beside transformers on a GPU"),
     "serve_cuda": ("python -m bench.serve --device cuda", "a server under load on a GPU"),
     "serve_vllm": ("python -m bench.serve --device cuda --url URL --write serve_vllm", "vLLM under the same load"),
 }
+
+# What of a result an older one may lack: titles of its lists of rows.
+PARTS = {"parallel_cpu": ("decoding", "loading")}
 
 
 def performance_page(results: Path = RESULTS) -> str:
@@ -129,6 +133,9 @@ def _words(name: str) -> str:
 
 def _unmeasured(found: Row) -> str:
     rows = [(what, code(command)) for name, (command, what) in EXPECTED.items() if name not in found]
+    for name in found.keys() & PARTS.keys():
+        command, what = EXPECTED[name]
+        rows += [(f"{what}: {part}", code(command)) for part in PARTS[name] if part not in found[name]["results"]]
     if not rows:
         return ""
     text = "\n## Not measured\n\nThese have a script and no committed result, and nothing is claimed about them."

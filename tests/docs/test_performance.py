@@ -39,6 +39,15 @@ def test_what_has_no_result_is_said_to_be_unmeasured_with_the_command_for_it(tmp
     assert "`python -m bench.peers` |" not in text
 
 
+def test_what_an_older_result_lacks_is_said_to_be_unmeasured(tmp_path):
+    write(tmp_path, "parallel_cpu", "parallel", {"decoding": [{"batch": 1}]})
+    page = performance_page(tmp_path)
+    assert "### Decoding\n\n| batch |" in page
+    text = page.partition("## Not measured")[2]
+    assert "| one model on several ranks of a CPU: loading | `python -m bench.parallel` |" in text
+    assert "ranks of a CPU: decoding" not in text
+
+
 def test_a_result_of_a_gpu_names_it(tmp_path):
     gpu = {"gpu": "Some GPU", "gpu_memory_gib": 80, "cuda": "13.0"}
     write(tmp_path, "offline_cuda", "offline", [{"batch": 1}], **gpu)
