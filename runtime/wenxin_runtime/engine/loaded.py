@@ -139,6 +139,7 @@ def load(config: RuntimeConfig, checkpoint: Checkpoint, mesh: Mesh, progress: Pr
     kernels = choose(device, dtype, config.quantization)
     balance = _balance(config, checkpoint, mesh, device, dtype)
     model = MODELS[checkpoint.config.architecture](Builder(checkpoint.config, source, kernels, mesh, balance))
+    machine.return_freed_memory()
     return Loaded(config, checkpoint, shard, mesh, device, dtype, kernels, model, balance)
 
 

@@ -1,5 +1,6 @@
 """What the machine lends this process: cores and memory, by the cgroup's limits where there are some. No torch."""
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -28,6 +29,16 @@ def available_memory(cgroup: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int:
         reclaimable = _field(_read(cgroup / "memory.stat"), "inactive_file")
         available = min(available, int(limit) - used + reclaimable)
     return max(available, 0)
+
+
+def return_freed_memory() -> None:
+    """Give the kernel what the C library has kept of freed memory; only glibc's can be told to.
+
+    After loading that is much: weights are read, converted and packed between those that stay.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _read(path: Path) -> str:

@@ -8,12 +8,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from wenxin_runtime.engine.machine import return_freed_memory
 from wenxin_runtime.parallel.sharding import Shard
 from wenxin_runtime.weights.checkpoint import Checkpoint
 from wenxin_runtime.weights.names import EMBEDDING, HEAD
 from wenxin_runtime.weights.safetensors import DTYPES
 
 Progress = Callable[[int, int], None]
+
+_TRIM_EVERY_BYTES = 2**26
 
 
 class TensorSource(Protocol):
@@ -59,6 +62,7 @@ class CheckpointSource:
         self._progress = progress
         self._seen: set[str] = set()
         self._done = 0
+        self._untrimmed = 0
         self._files: dict[str, Any] = {}
 
     def __call__(self, name: str) -> Tensor:
@@ -89,11 +93,23 @@ class CheckpointSource:
             self._files[file] = safe_open(file, framework="pt")
         mapped: Tensor = self._files[file].get_slice(name)[self.shard.slices(cut_as or name, stored.shape)]
         tensor = mapped.to(self.device, dtype or mapped.dtype, copy=True)
+        self._trim(tensor)
         if self._progress is not None and name not in self._seen:
             self._seen.add(name)  # a tied embedding is asked for twice
             self._done += stored.end - stored.start
             self._progress(self._done, self._checkpoint.bytes)
         return tensor
+
+    def _trim(self, given: Tensor) -> None:
+        """Once in a while give back the memory of what was read and is packed by now.
+
+        malloc keeps it, and hardly finds a use for it: torch asks for aligned memory, which glibc does not look for
+        among what was freed. A model would take its size again while it loads.
+        """
+        self._untrimmed += given.nbytes if self.device.type == "cpu" else 0
+        if self._untrimmed > _TRIM_EVERY_BYTES:
+            self._untrimmed = 0
+            return_freed_memory()
 
 
 class Rereading:
