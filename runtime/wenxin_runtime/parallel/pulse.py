@@ -194,6 +194,8 @@ class FollowerPulse:
         self._pulse = Pulse()
         self._sending = threading.Lock()
         self.over = threading.Event()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(line, selectors.EVENT_READ)  # here, for the line may be closed before the thread runs
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
         self._thread.start()
 
@@ -224,8 +226,7 @@ class FollowerPulse:
 
     def _run(self) -> None:
         silent, next_beat = 0, time.monotonic()
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._line, selectors.EVENT_READ)
+        with self._selector as selector:
             while not self.over.is_set():
                 try:
                     if selector.select(max(0.0, next_beat - time.monotonic())):
