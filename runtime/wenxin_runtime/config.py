@@ -29,6 +29,7 @@ _AT_LEAST_ONE = (
     "kv_cache_memory_bytes",
     "cpu_threads",
     "max_request_bytes",
+    "cache_max_entry_bytes",
 )
 _NOT_NEGATIVE = (
     "queue_size",
@@ -134,6 +135,18 @@ class RuntimeConfig:
         "serve /debug/state and /debug/profile to whoever reaches the port; a profile slows streams down",
         action=argparse.BooleanOptionalAction,
     )
+    redis_url: str | None = _flag(
+        None,
+        "keep answers to repeated prompts here: redis://[:PASSWORD@]HOST[:PORT][/DB], rediss:// for TLS, or unix://PATH;"
+        " better in the variable WENXIN_REDIS_URL, which no list of processes shows (default: no cache)",
+    )
+    cache_ttl: float = _flag(3600.0, "seconds that an answer is kept in Redis, give or take a tenth")
+    cache_match: str = _flag(
+        "any",
+        "which answers are repeated: any, or only those that are greedy or drawn with a seed of the request's own",
+        choices=("any", "deterministic"),
+    )
+    cache_max_entry_bytes: int = _flag(2**20, "largest answer that is kept in Redis")
     log_level: str = _flag("info", "log level", choices=("debug", "info", "warning", "error"))
 
     def __post_init__(self) -> None:
@@ -153,6 +166,8 @@ class RuntimeConfig:
             raise ConfigError(f"--port must lie between 0 and 65535, got {self.port}")
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ConfigError(f"--gpu-memory-utilization must lie in (0, 1], got {self.gpu_memory_utilization}")
+        if not 1 <= self.cache_ttl < math.inf:
+            raise ConfigError(f"--cache-ttl must be at least one second, got {self.cache_ttl}")
         self._check_ranks()
 
     @property
@@ -212,8 +227,11 @@ def from_args(args: argparse.Namespace) -> RuntimeConfig:
 
 
 def to_json(config: RuntimeConfig) -> str:
-    """Spell `config` for the engine process's --config; `from_json` is the way back."""
-    return msgspec.json.encode(config).decode()
+    """Spell `config` for the engine process's --config; `from_json` is the way back.
+
+    But for the server's own secret: every user of the machine can read a command line.
+    """
+    return msgspec.json.encode(dataclasses.replace(config, redis_url=None)).decode()
 
 
 def from_json(text: str) -> RuntimeConfig:

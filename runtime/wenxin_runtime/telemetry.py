@@ -18,6 +18,8 @@ from wenxin_runtime.ipc import EngineStats, FinishReason, Ready
 from wenxin_runtime.timeline import Timeline
 
 ENDINGS = (*get_args(FinishReason), "abort")
+CACHE_RESULTS = ("hit", "shared", "miss", "bypass")
+CACHE_ERRORS = ("timeout", "connection", "refused", "corrupt")
 REJECTIONS = ("overloaded", "loading", "draining", "engine_died")
 # A phase is whatever the engine reports in seconds, so a new one shows up here by itself.
 PHASES = tuple(name.removesuffix("_seconds") for name in EngineStats.__struct_fields__ if name.endswith("_seconds"))
@@ -40,6 +42,8 @@ _SECONDS_OF_A_STEP = (
     *(0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02),
     *(0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 5),
 )
+# A hit should take less than 2 ms; a lookup is given up after 20.
+_SECONDS_OF_A_LOOKUP = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 # Powers of two, because limits are: the share of requests beyond 32 k tokens, or of steps with a full batch, is exact.
 _TOKENS = tuple(2**i for i in range(18))
 _SEQUENCES = tuple(2**i for i in range(11))
@@ -80,6 +84,7 @@ class Metrics:
         self.responses = Counter(
             "wenxin_http_responses", "Answers by HTTP status, probes left out", ["status"], registry=registry
         )
+        self.answers = AnswerMetrics(registry)
         self._times = _Times(registry)
         self._sizes = _Sizes(registry)
         self._step = Histogram(
@@ -158,6 +163,44 @@ def build_info(registry: CollectorRegistry) -> None:
     prometheus_client.ProcessCollector(registry=registry)
     info = Info("wenxin_build", "Version of this runtime", registry=registry)
     info.info({"version": __version__, "python": platform.python_version()})
+
+
+class AnswerMetrics:
+    """What the answer cache did; see `answers.store.Watcher`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "wenxin_answer_cache_requests", "Requests by where their answer came from", ["result"], registry=registry
+        )
+        self._errors = Counter(
+            "wenxin_answer_cache_errors", "What Redis did not do as asked", ["kind"], registry=registry
+        )
+        self._breaker = Gauge(
+            "wenxin_answer_cache_breaker_open", "1 while Redis is not asked, because it failed", registry=registry
+        )
+        self._lookups = Histogram(
+            "wenxin_answer_cache_lookup_seconds", "Time for a lookup in Redis", _SECONDS_OF_A_LOOKUP, registry=registry
+        )
+        for result in CACHE_RESULTS:
+            self._requests.labels(result)
+        for kind in CACHE_ERRORS:
+            self._errors.labels(kind)
+
+    def count(self, result: str) -> None:
+        """Count a request by where its answer came from."""
+        self._requests.labels(result).inc()
+
+    def lookup(self, seconds: float) -> None:
+        """See `answers.store.Watcher`."""
+        self._lookups.observe(seconds)
+
+    def error(self, kind: str) -> None:
+        """See `answers.store.Watcher`."""
+        self._errors.labels(kind).inc()
+
+    def breaker(self, *, is_open: bool) -> None:
+        """See `answers.store.Watcher`."""
+        self._breaker.set(is_open)
 
 
 class _Times:

@@ -23,6 +23,7 @@ class Exchange:
         plan: What is generated, once the body is understood.
         timelines: Its sequences, by number, once they are accepted.
         error: OpenAI's code or type of the error that it was answered with.
+        cache: Where the answer comes from (hit, shared, miss, bypass), where there is a cache.
     """
 
     id: str
@@ -35,11 +36,14 @@ class Exchange:
     plan: Plan | None = None
     timelines: Sequence[Timeline] = ()
     error: str | None = None
+    cache: str | None = None
 
     def line(self) -> str:
         """Spell it for the access log: fields without spaces, in a fixed order."""
         seconds = time.monotonic() - self.begun
         head = f"request id={self.id} method={self.method} path={self.path} status={self.status} seconds={seconds:.3f}"
+        if self.cache is not None:
+            head += f" cache={self.cache}"
         return head if self.plan is None or not self.timelines else head + _generated(self.plan, self.timelines)
 
 

@@ -109,6 +109,8 @@ class Envelope:
                 exchange.status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = exchange.id
+                if exchange.cache is not None:
+                    headers["X-Wenxin-Cache"] = exchange.cache
                 if self._service.stage is not Stage.SERVING:
                     headers["Connection"] = "close"
             await send(message)

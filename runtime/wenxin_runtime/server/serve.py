@@ -14,6 +14,7 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import uvicorn
@@ -22,12 +23,15 @@ from starlette.types import ASGIApp
 
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.errors import ConfigError, EngineDied, EngineUnavailable
+from wenxin_runtime.ipc import Ready
 from wenxin_runtime.server import app, served_model
+from wenxin_runtime.server.answers.cache import AnswerCache, cache_of
 from wenxin_runtime.server.engine_process import ENGINE_COMMAND
 from wenxin_runtime.server.service import Service, Stage
 from wenxin_runtime.server.tracing import tracing_of
 from wenxin_runtime.telemetry import Metrics, set_up_logging
 from wenxin_runtime.weights import open_checkpoint
+from wenxin_runtime.weights.digest import digest_tree
 
 _BACKLOG = 2048
 # Longer than the idle timeouts of common clients and proxies, so that they close first and never meet a reset.
@@ -106,7 +110,8 @@ class Server:
 
     def __init__(self, config: RuntimeConfig, listener: socket.socket, command: Sequence[str]) -> None:
         """Put the parts together; nothing runs before `run`."""
-        self.service = Service(config, Metrics(slots=config.max_num_seqs), tracing_of(config))
+        metrics = Metrics(slots=config.max_num_seqs)
+        self.service = Service(config, metrics, tracing_of(config), cache_of(config, metrics.answers))
         self.url = url_of(listener)
         self._config = config
         self._command = command
@@ -138,6 +143,8 @@ class Server:
             await http
             life.cancel()
             await asyncio.gather(life, self.service.tracing.close(), return_exceptions=True)
+            if self.service.answers is not None:
+                await self.service.answers.close()
 
     async def _live(self) -> NoReturn:
         """Start the engine and read the tokenizer beside it; run until the engine ends, and raise why."""
@@ -145,6 +152,7 @@ class Server:
         reading = asyncio.create_task(asyncio.to_thread(served_model.read, self._config, checkpoint))
         engine = asyncio.create_task(self.service.engine.run(self._command))
         ready = asyncio.create_task(self.service.engine.ready.wait())
+        identifying = asyncio.create_task(self._identify(self.service.answers, checkpoint.model_dir))
         try:
             await asyncio.wait({reading, engine}, return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
@@ -154,9 +162,23 @@ class Server:
                 self._announce()
             raise await engine
         finally:
-            for task in (engine, reading, ready):
+            for task in (engine, reading, ready, identifying):
                 task.cancel()
-            await asyncio.gather(engine, reading, ready, return_exceptions=True)
+            await asyncio.gather(engine, reading, ready, identifying, return_exceptions=True)
+
+    async def _identify(self, answers: AnswerCache | None, model_dir: Path) -> None:
+        """Let the cache know what the answers depend on besides the request; until then nothing is cached."""
+        if answers is None:
+            return
+        try:
+            digest = await asyncio.to_thread(digest_tree, model_dir)
+        except OSError as error:
+            logger.warning("answers are not cached: the model cannot be identified: %s", error)
+            return
+        await self.service.engine.ready.wait()
+        state = self.service.engine.state
+        if isinstance(state, Ready):
+            answers.identity = f"{digest} {state.dtype} {self._config.quantization}"
 
     def _announce(self) -> None:
         config = self._config

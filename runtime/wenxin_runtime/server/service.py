@@ -9,6 +9,7 @@ import msgspec
 from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.errors import EngineDied, EngineUnavailable, ModelNotFound, RequestError
 from wenxin_runtime.ipc import Loading, Submit
+from wenxin_runtime.server.answers.cache import AnswerCache
 from wenxin_runtime.server.engine_client import EngineClient
 from wenxin_runtime.server.generation import Generation
 from wenxin_runtime.server.served_model import ServedModel
@@ -52,8 +53,11 @@ class Health(msgspec.Struct, frozen=True, omit_defaults=True):
 class Service:
     """One server: its settings, its engine, its model once that is read, and the stage of its life."""
 
-    def __init__(self, config: RuntimeConfig, metrics: Metrics, tracing: Tracing) -> None:
+    def __init__(
+        self, config: RuntimeConfig, metrics: Metrics, tracing: Tracing, answers: AnswerCache | None = None
+    ) -> None:
         self.config = config
+        self.answers = answers
         self.metrics = metrics
         self.tracing = tracing
         self.engine = EngineClient(config, metrics)
@@ -96,7 +100,8 @@ class Service:
         """
         with self._counting_rejections():
             model = self._loaded()
-            self.engine.check_capacity()
+            if self.answers is None:  # an answer that is there already needs no place
+                self.engine.check_capacity()
             return model
 
     def admit(self, submits: Sequence[Submit]) -> Generation:

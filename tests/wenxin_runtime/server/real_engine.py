@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from openai import AsyncOpenAI
 
@@ -16,7 +17,7 @@ MODEL = "ernie"
 
 
 @contextlib.asynccontextmanager
-async def openai_client(model_dir: Path) -> AsyncIterator[AsyncOpenAI]:
+async def openai_client(model_dir: Path, **flags: Any) -> AsyncIterator[AsyncOpenAI]:
     """Serve a checkpoint on one thread, and end the server at once on leaving."""
     config = RuntimeConfig(
         model_dir=str(model_dir),
@@ -26,6 +27,7 @@ async def openai_client(model_dir: Path) -> AsyncIterator[AsyncOpenAI]:
         cpu_threads=1,
         max_model_len=1024,
         max_num_seqs=8,
+        **flags,
     )
     server, stop = Server(config, listen(config.host, config.port), ENGINE_COMMAND), Stop()
     running = asyncio.create_task(server.run(stop))

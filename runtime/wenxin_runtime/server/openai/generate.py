@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from wenxin_runtime.errors import GenerationFailed, RequestError
+from wenxin_runtime.server.answers.cache import Wish
 from wenxin_runtime.server.exchange import Exchange
 from wenxin_runtime.server.generation import ClientGone, Generation
 from wenxin_runtime.server.http import encode_json, error_body, error_response, read_body
@@ -58,7 +60,7 @@ class GeneratingEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; whatever happens, it has exactly one ending."""
         try:
-            await self._exchange(scope["state"]["exchange"], receive, send)
+            await self._exchange(scope, receive, send)
         except ClientGone:
             return
         except RequestError as error:
@@ -70,17 +72,26 @@ class GeneratingEndpoint:
         scope["state"]["exchange"].error = error.code or error.type
         await error_response(error)(scope, receive, send)
 
-    async def _exchange(self, exchange: Exchange, receive: Receive, send: Send) -> None:
-        service = self._service
+    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
+        service, exchange = self._service, scope["state"]["exchange"]
         model = service.accepting()
         body = await read_body(receive, service.config.max_request_bytes)
         plan = exchange.plan = await self._api.plan(body, service, model)
         writer = self._api.writer(plan, model)
-        with service.admit(plan.submits()) as generation:
+        with await self._opened(plan, exchange, scope) as generation:
             exchange.timelines = generation.timelines
             async with _watched(receive, generation):
                 answer = Answer(plan, model.tokenizer, generation)
                 await (_stream(answer, writer, send) if plan.stream else _collect(answer, writer, send))
+
+    async def _opened(self, plan: Plan, exchange: Exchange, scope: Scope) -> Generation:
+        """Find the answer in the cache, where there is one, or begin to generate it."""
+        service = self._service
+        if service.answers is None:
+            return service.admit(plan.submits())
+        opened = await service.answers.open(plan, Wish.of(Headers(scope=scope)), service.admit)
+        exchange.cache = opened.how
+        return opened.generation
 
 
 async def _collect(answer: Answer, writer: Writer, send: Send) -> None:

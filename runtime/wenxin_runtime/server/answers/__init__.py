@@ -1,0 +1,8 @@
+"""Answers to repeated prompts, kept in Redis: what was generated once is generated no second time.
+
+key       what makes two requests equal
+entry     a generation as bytes, and back
+store     Redis, which may be slow, down or lying, and costs no request for it
+flight    one generation that several equal requests read
+cache     the whole: hit, share, or generate and keep
+"""
