@@ -67,6 +67,7 @@ bench: setup ## Measure us and the peers side by side; results go to bench/resul
 	$(BIN)/python -m bench.peers
 	$(BIN)/python -m bench.parallel
 	$(BIN)/python -m bench.structured
+	$(BIN)/python -m bench.answer_cache
 	$(BIN)/python -m bench.reconcile
 
 .PHONY: lock

@@ -31,6 +31,7 @@ EXPECTED = {
     "serve_cpu": ("python -m bench.serve", "a server under load on a CPU"),
     "fairness_cpu": ("python -m bench.fairness", "what streams feel of a long prompt"),
     "parallel_cpu": ("python -m bench.parallel", "one model on several ranks of a CPU"),
+    "answer_cache": ("python -m bench.answer_cache", "answers from Redis"),
     "structured": ("python -m bench.structured", "what grammars cost"),
     "reconcile": ("python -m bench.reconcile", "the operator's reconcile"),
     "offline_cuda": ("python -m bench.offline --device cuda", "the 0.3B shape on a GPU"),

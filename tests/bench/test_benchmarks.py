@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import environment, llama_environment, offline, parallel, peers, serve
+from bench import answer_cache, environment, llama_environment, offline, parallel, peers, serve
 from bench.contestants.protocol import ContestantFailed, Job, Remote
 
 pytestmark = pytest.mark.xdist_group("bench")
@@ -43,6 +43,14 @@ def test_a_server_answers_closed_loops_and_poisson_arrivals_without_a_failure(ca
     out = capsys.readouterr().out
     assert "load closed 2  requests 6  failures 0" in out
     assert "load poisson 20  requests 6  failures 0" in out
+
+
+def test_a_cache_saves_what_is_asked_for_again(capsys):
+    answer_cache.main(["--quick"])
+    lines = [
+        dict(cell.split(" ") for cell in line.split("  ")) for line in capsys.readouterr().out.splitlines()[:3][1:]
+    ]
+    assert [line["connections"] for line in lines] == ["1", "4"]
 
 
 def test_all_peers_generate_the_tokens_that_we_generate(capsys):

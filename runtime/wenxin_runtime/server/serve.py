@@ -178,7 +178,7 @@ class Server:
         await self.service.engine.ready.wait()
         state = self.service.engine.state
         if isinstance(state, Ready):
-            answers.identity = f"{digest} {state.dtype} {self._config.quantization}"
+            await answers.begin(f"{digest} {state.dtype} {self._config.quantization}")
 
     def _announce(self) -> None:
         config = self._config

@@ -36,6 +36,9 @@ class How(enum.StrEnum):
 class Store(Protocol):
     """Where entries are kept."""
 
+    async def connect(self) -> None:
+        """Connect before anybody waits for it."""
+
     async def get(self, key: bytes) -> bytes | None:
         """Find an entry."""
 
@@ -116,6 +119,11 @@ class AnswerCache:
         opened = await self._open(plan, wish, admit)
         self._count(opened.how)
         return opened
+
+    async def begin(self, identity: str) -> None:
+        """Cache from now on; `identity` is of the model, and of how it computes."""
+        await self._store.connect()
+        self.identity = identity
 
     async def close(self) -> None:
         """Finish what is being written."""

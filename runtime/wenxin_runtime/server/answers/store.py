@@ -6,6 +6,7 @@ miss at once, until a probe beside the requests finds Redis answering in time ag
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 import time
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 LOOKUP_SECONDS = 0.02
 _WRITE_SECONDS = 1.0
 _PROBE_SECONDS = 2.0
-_PROBE_EVERY_SECONDS = 5.0
+_PROBE_AFTER_SECONDS = (0.25, 1.0, 5.0)  # the last again and again
 _CONNECTIONS = 32
 # Writes that wait at the same time; what comes beyond is not kept.
 _MOST_WRITES = 64
@@ -68,6 +69,10 @@ class RedisStore:
         self._closed_breaker = True
         self._recovering: asyncio.Task[None] | None = None
         self._writes: set[asyncio.Task[None]] = set()
+
+    async def connect(self) -> None:
+        """Connect before anybody waits for it."""
+        await self._try(self._client.ping, _PROBE_SECONDS)
 
     async def get(self, key: bytes) -> bytes | None:
         """Find an entry; None where there is none, or Redis does not say so in time."""
@@ -132,8 +137,8 @@ class RedisStore:
         self._recovering = asyncio.create_task(self._recover())
 
     async def _recover(self) -> None:
-        while True:
-            await asyncio.sleep(_PROBE_EVERY_SECONDS)
+        for wait in itertools.chain(_PROBE_AFTER_SECONDS, itertools.repeat(_PROBE_AFTER_SECONDS[-1])):
+            await asyncio.sleep(wait)
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(_PROBE_SECONDS):
                     await self._client.ping()  # connects

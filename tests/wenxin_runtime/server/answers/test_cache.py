@@ -232,7 +232,7 @@ async def test_an_answer_beyond_the_limit_is_not_kept(model_dir: Path, redis_ser
 async def test_a_redis_that_dies_freezes_or_is_flushed_costs_no_request(
     server: Running, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_PROBE_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(store, "_PROBE_AFTER_SECONDS", (0.05,))
     await generated(server)
     with redis_server.client as client:
         client.flushall()

@@ -28,7 +28,7 @@ class Seen:
 
 @pytest.fixture
 async def opened(redis_server, monkeypatch):
-    monkeypatch.setattr(module, "_PROBE_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(module, "_PROBE_AFTER_SECONDS", (0.05,))
     monkeypatch.setattr(module, "LOOKUP_SECONDS", 0.5)  # this machine may be busy
     seen = Seen()
     store = RedisStore(redis_server.url, 100.0, seen)
