@@ -92,6 +92,12 @@ def test_a_source_that_leads_nowhere_or_out_of_the_claim_is_refused(source: str)
         ({"image": "a b"}, "spec.image: "),
         ({"quantization": "int4"}, "spec.quantization: Input should be 'none' or 'int8'"),
         ({"engine": {"stallTimeout": "25h"}}, "spec.engine.stallTimeout: must be at most 24h"),
+        ({"answerCache": {}}, "spec.answerCache.redis: Field required"),
+        ({"answerCache": {"redis": {"urlSecretRef": {}}}}, "spec.answerCache.redis.urlSecretRef.name: Field required"),
+        (
+            {"answerCache": {"redis": {"urlSecretRef": {"name": "redis"}}, "ttl": "0s"}},
+            "spec.answerCache.ttl: must be at least 1s",
+        ),
         ({"monitoring": {"otlpEndpoint": "c:4318"}}, "spec.monitoring.otlpEndpoint: write a URL such as http://"),
         ({"monitoring": {"otlpEndpoint": "http://u:p@c"}}, "spec.monitoring.otlpEndpoint: write a URL such as http://"),
     ],

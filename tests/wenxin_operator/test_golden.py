@@ -40,6 +40,7 @@ GPU = {
         "stallTimeout": "2m",
     },
     "drain": {"delay": "2500ms", "timeout": "1h30m"},
+    "answerCache": {"redis": {"urlSecretRef": {"name": "redis"}, "port": 6380}, "ttl": "30m", "match": "Deterministic"},
     "monitoring": {"otlpEndpoint": "http://collector.observability.svc:4318"},
     "pod": {
         "labels": {"team": "search"},

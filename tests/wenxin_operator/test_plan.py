@@ -132,6 +132,10 @@ class TestNetwork:
             {"ports": [{"port": 4318, "protocol": "TCP"}]}
         ]
 
+    def test_pods_may_reach_the_port_of_their_answer_cache_wherever_it_is(self) -> None:
+        cache = {"redis": {"urlSecretRef": {"name": "redis"}, "port": 6380}}
+        assert egress(answerCache=cache)[1:] == [{"ports": [{"port": 6380, "protocol": "TCP"}]}]
+
     def test_without_a_collector_only_names_are_looked_up(self) -> None:
         (dns,) = egress()
         assert {port["port"] for port in dns["ports"]} == {53}

@@ -148,6 +148,38 @@ class Monitoring(Part):
     address, or, for any other name, to everywhere."""
 
 
+class SecretKey(Part):
+    """One value of a Secret in the same namespace."""
+
+    name: str = Field(min_length=1, max_length=253)
+    """The Secret's name."""
+    key: str = Field(default="url", min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")
+    """The value's."""
+
+
+class Redis(Part):
+    """A Redis of yours."""
+
+    url_secret_ref: SecretKey
+    """Where its URL stands: redis://[:PASSWORD@]HOST[:PORT][/DB], or rediss:// for TLS. Pods read it when they
+    start."""
+    port: int = Field(default=6379, ge=1, le=65535)
+    """The port in that URL, which the operator does not read: the pods' NetworkPolicy is opened for it, to
+    everywhere."""
+
+
+class AnswerCache(Part):
+    """Where answers to repeated prompts are kept, and which."""
+
+    redis: Redis
+    """Shared by all replicas, and by other deployments of the same weights; their answers are told apart."""
+    ttl: Annotated[str, DurationUpTo("8760h", shortest="1s")] = "1h"
+    """How long an answer is kept, give or take a tenth."""
+    match: Literal["Any", "Deterministic"] = "Any"
+    """Which answers are repeated: any, sampled ones too, or only those that are greedy or drawn with a seed of the
+    request's own."""
+
+
 class DeploymentSpec(Part):
     """What to serve, how, and on what."""
 
@@ -178,6 +210,9 @@ class DeploymentSpec(Part):
     """How a replica batches and caches."""
     drain: Drain = Drain()
     """How a replica goes."""
+    answer_cache: AnswerCache | None = None
+    """Keeps answers in a Redis, so that a repeated prompt costs no GPU; see docs/answer-cache.md. Unset, there is
+    none."""
     monitoring: Monitoring = Monitoring()
     """Where a replica reports to. Metrics need no setting: each pod has them at /metrics."""
     pod: PodOverrides = PodOverrides()

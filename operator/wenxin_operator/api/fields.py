@@ -76,9 +76,10 @@ def seconds(duration: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class DurationUpTo:
-    """Marks a string field as a Go-style duration of at most `longest`."""
+    """Marks a string field as a Go-style duration of at most `longest` and at least `shortest`."""
 
     longest: str
+    shortest: str = "0s"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """How pydantic checks it."""
@@ -88,16 +89,23 @@ class DurationUpTo:
         """How the API server checks it."""
         is_duration = f"self.matches(r'{_DURATION}')"
         short_enough = f"!{is_duration} || duration(self) <= duration('{self.longest}')"
-        checks = rules((is_duration, _DURATION_MESSAGE), (short_enough, self._too_long))
-        return {"type": "string", "maxLength": 32, **checks}
+        long_enough = f"!{is_duration} || duration(self) >= duration('{self.shortest}')"
+        bounds = [(short_enough, self._too_long)] + [(long_enough, self._too_short)] * (seconds(self.shortest) > 0)
+        return {"type": "string", "maxLength": 32, **rules((is_duration, _DURATION_MESSAGE), *bounds)}
 
     @property
     def _too_long(self) -> str:
         return f"must be at most {self.longest}"
 
+    @property
+    def _too_short(self) -> str:
+        return f"must be at least {self.shortest}"
+
     def _check(self, value: str) -> str:
         if seconds(value) > seconds(self.longest):
             raise ValueError(self._too_long)
+        if seconds(value) < seconds(self.shortest):
+            raise ValueError(self._too_short)
         return value
 
 

@@ -33,6 +33,8 @@ def render(spec: DeploymentSpec, deployment: str) -> str:
         "drain-timeout": f"{seconds(spec.drain.timeout):g}",
         "engine-stall-timeout": f"{seconds(engine.stall_timeout):g}" if engine.stall_timeout else None,
         "otlp-endpoint": spec.monitoring.otlp_endpoint,
+        "cache-ttl": f"{seconds(spec.answer_cache.ttl):g}" if spec.answer_cache else None,
+        "cache-match": spec.answer_cache.match.lower() if spec.answer_cache else None,
     }
     # What is not asked for is left out: an image of an older release, which lacks the flag, goes on being served.
     lines = [f"--{flag}={value}" for flag, value in values.items() if value is not None]

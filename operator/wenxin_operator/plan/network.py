@@ -24,7 +24,8 @@ NAMESPACE_NAME = "kubernetes.io/metadata.name"  # the API server sets it on ever
 def serving_policy(owner: Owner, spec: DeploymentSpec, settings: OperatorSettings, *, together: bool) -> Raw:
     """In: the HTTP port, for this namespace, the operator's, and namespaces labelled as clients. Out: what is declared.
 
-    That is DNS, and the collector of traces where there is one. Weights come from a volume; nothing is fetched.
+    That is DNS, the collector of traces and the Redis of the answer cache where there is one. Weights come from a
+    volume; nothing is fetched.
 
     Args:
         owner: The WenxinDeployment.
@@ -34,7 +35,7 @@ def serving_policy(owner: Owner, spec: DeploymentSpec, settings: OperatorSetting
             when they connect.
     """
     pods = {"podSelector": {"matchLabels": pod_selector(owner.key.name)}}
-    endpoint = spec.monitoring.otlp_endpoint
+    endpoint, cache = spec.monitoring.otlp_endpoint, spec.answer_cache
     callers = [
         {"podSelector": {}},
         {"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: settings.lease_namespace}}},
@@ -54,6 +55,7 @@ def serving_policy(owner: Owner, spec: DeploymentSpec, settings: OperatorSetting
             "egress": [
                 _dns(),
                 *([_collector(endpoint)] if endpoint else ()),
+                *([{"ports": [{"port": cache.redis.port, "protocol": "TCP"}]}] if cache else ()),
                 *([{"to": [pods]}] if together else ()),
             ],
         },

@@ -160,7 +160,7 @@ def _runtime(target: Target, settings: OperatorSettings, membership: Membership 
         "runtime",
         spec.image or settings.runtime_image,
         settings,
-        membership.env if membership else (),
+        (*(membership.env if membership else ()), *_secrets(spec)),
         args=["serve", where.model_dir, "@/etc/wenxin/flags", *(membership.args if membership else ())],
         ports=[{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         resources=resources(target),
@@ -172,6 +172,14 @@ def _runtime(target: Target, settings: OperatorSettings, membership: Membership 
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - an emptyDir of the pod's own
         ],
     )
+
+
+def _secrets(spec: DeploymentSpec) -> tuple[Raw, ...]:
+    """What stands in no ConfigMap, and on no command line."""
+    if spec.answer_cache is None:
+        return ()
+    url = spec.answer_cache.redis.url_secret_ref
+    return ({"name": "WENXIN_REDIS_URL", "valueFrom": {"secretKeyRef": {"name": url.name, "key": url.key}}},)
 
 
 def _probes() -> Raw:
