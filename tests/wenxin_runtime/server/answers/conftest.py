@@ -1,6 +1,7 @@
 """A real Redis on a socket of its own."""
 
 import contextlib
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ class RedisServer:
         return redis.Redis.from_url(self.url)
 
     def start(self, *options: str) -> None:
+        assert shutil.which("redis-server"), "install redis-server (on Debian the package of that name)"
         socket = str(self.directory / "redis.sock")
         command = ["redis-server", "--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no", *options]
         self.process = subprocess.Popen(command, cwd=self.directory, stdout=subprocess.DEVNULL)
