@@ -388,11 +388,9 @@ def _covers(target: Target, at: Target) -> bool:
 
 
 def _matches(request: web.Request, thing: Object) -> bool:
-    selector = request.query.get("labelSelector")
+    wanted = filter(None, request.query.get("labelSelector", "").split(","))
     labels = thing["metadata"].get("labels") or {}
-    return (
-        all(labels.get(part.split("=")[0]) == part.split("=")[1] for part in selector.split(",")) if selector else True
-    )
+    return all(labels.get(part.split("=")[0]) == part.split("=")[1] for part in wanted)
 
 
 def _group(name: str, version: str) -> Object:
