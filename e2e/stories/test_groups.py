@@ -140,7 +140,13 @@ def test_replicas_are_groups(group: Endpoint) -> None:
     assert (status["replicas"], status["readyReplicas"], len(group.pods())) == (2, 2, 4)
 
     group.cluster.kubectl("scale", f"wd/{group.name}", "--replicas=1", namespace=group.namespace)
-    group.cluster.wait(lambda: len(group.pods()) == 2, seconds=60, what="two pods", namespace=group.namespace)
+    # The younger group goes, and answers as long as kube-proxy sends it requests: the next story wants the other.
+    group.cluster.wait(
+        lambda: len(group.cluster.list("pods", namespace=group.namespace, selector=group.selector)) == 2,
+        seconds=120,
+        what="the pods of the other group to be gone",
+        namespace=group.namespace,
+    )
     assert len({pod["metadata"]["labels"][GROUP] for pod in group.pods()}) == 1
     group.ready()
     assert group.ask()
