@@ -39,22 +39,24 @@ async def serving(spec: Raw, cluster: FakeCluster | None = None) -> FakeCluster:
     return cluster
 
 
-@pytest.fixture
-async def cpu() -> FakeCluster:
-    """One group of two pods, serving."""
-    cluster = await serving(ON_CPU)
+async def answering(spec: Raw) -> FakeCluster:
+    """The same with its pods, all of them ready."""
+    cluster = await serving(spec)
     run_groups(cluster)
     await cluster.settle()
     return cluster
+
+
+@pytest.fixture
+async def cpu() -> FakeCluster:
+    """One group of two pods, serving."""
+    return await answering(ON_CPU)
 
 
 @pytest.fixture
 async def gpus() -> FakeCluster:
     """Three groups of two pods with eight GPUs each, serving."""
-    cluster = await serving(ON_GPUS)
-    run_groups(cluster)
-    await cluster.settle()
-    return cluster
+    return await answering(ON_GPUS)
 
 
 def told(cluster: FakeCluster, condition: str = "Progressing") -> tuple[str, str]:

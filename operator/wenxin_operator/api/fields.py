@@ -89,9 +89,10 @@ class DurationUpTo:
         """How the API server checks it."""
         is_duration = f"self.matches(r'{_DURATION}')"
         short_enough = f"!{is_duration} || duration(self) <= duration('{self.longest}')"
-        long_enough = f"!{is_duration} || duration(self) >= duration('{self.shortest}')"
-        bounds = [(short_enough, self._too_long)] + [(long_enough, self._too_short)] * (seconds(self.shortest) > 0)
-        return {"type": "string", "maxLength": 32, **rules((is_duration, _DURATION_MESSAGE), *bounds)}
+        checks = [(is_duration, _DURATION_MESSAGE), (short_enough, self._too_long)]
+        if seconds(self.shortest):
+            checks.append((f"!{is_duration} || duration(self) >= duration('{self.shortest}')", self._too_short))
+        return {"type": "string", "maxLength": 32, **rules(*checks)}
 
     @property
     def _too_long(self) -> str:

@@ -80,10 +80,14 @@ class Generation:
         """Sequence `number` has ended with a stop string, which only the server can see."""
         self._owner.end(self.request_ids[number], "stop")
 
+    def leave(self) -> None:
+        """Abort every sequence that has not ended."""
+        self._owner.abort(self.request_ids)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._owner.abort(self.request_ids)
+        self.leave()

@@ -101,6 +101,13 @@ async def ended(process: ServerProcess) -> tuple[int, dict]:
     return status, json.loads(log.read_text()) if log.exists() else {}
 
 
+async def all_ended(*processes: ServerProcess, status: int, reason: str) -> list[str]:
+    """Return what the processes said when they had all ended in this way."""
+    last = [await ended(process) for process in processes]
+    assert [(code, words["reason"]) for code, words in last] == [(status, reason)] * len(processes)
+    return [words["message"] for _, words in last]
+
+
 async def check_cut_off(lines: AsyncIterator[str]) -> None:
     last = [line async for line in lines if line][-1]
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_died"
@@ -161,22 +168,18 @@ async def test_a_frozen_rank_ends_both_nodes_with_its_number(model_dir, tmp_path
     async with serving(model_dir, tmp_path, port) as nodes, nodes.streaming() as lines:
         os.kill(nodes.follower, signal.SIGSTOP)
         await check_cut_off(lines)
-        for process in (nodes.first, nodes.second):
-            status, words = await ended(process)
-            assert (status, words["reason"]) == (4, "RankLost")
-            assert words["message"].startswith("rank 1 on node 1 has ")
-            assert "hangs" in words["message"]
+        for message in await all_ended(nodes.first, nodes.second, status=4, reason="RankLost"):
+            assert message.startswith("rank 1 on node 1 has ")
+            assert "hangs" in message
 
 
 async def test_a_frozen_leader_ends_both_nodes(model_dir, tmp_path, port):
     async with serving(model_dir, tmp_path, port) as nodes, nodes.streaming() as lines:
         os.kill(nodes.leader, signal.SIGSTOP)
         await check_cut_off(lines)
-        for process in (nodes.first, nodes.second):
-            status, words = await ended(process)
-            assert (status, words["reason"]) == (4, "RankLost")
-            assert words["message"].startswith("rank 0")
-            assert "hangs" in words["message"]
+        for message in await all_ended(nodes.first, nodes.second, status=4, reason="RankLost"):
+            assert message.startswith("rank 0")
+            assert "hangs" in message
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -185,10 +188,8 @@ async def test_a_node_that_cannot_take_part_ends_both_with_its_reason(model_dir,
         node(tmp_path, config_of(model_dir, 0, port)) as first,
         node(tmp_path, config_of(model_dir, 1, port, device="cuda")) as second,
     ):
-        for process in (first, second):
-            status, words = await ended(process)
-            assert (status, words["reason"]) == (2, "GroupMismatch")
-            assert "rank 1 on node 1 (127.0.0.1) cannot take part: --device cuda: torch finds no" in words["message"]
+        for message in await all_ended(first, second, status=2, reason="GroupMismatch"):
+            assert "rank 1 on node 1 (127.0.0.1) cannot take part: --device cuda: torch finds no" in message
 
 
 async def test_a_node_without_the_leaders_checkpoint_ends_both_with_what_differs(model_dir, tmp_path, port):
@@ -198,10 +199,8 @@ async def test_a_node_without_the_leaders_checkpoint_ends_both_with_what_differs
         node(tmp_path, config_of(model_dir, 0, port)) as first,
         node(tmp_path, config_of(other, 1, port)) as second,
     ):
-        for process in (first, second):
-            status, words = await ended(process)
-            assert (status, words["reason"]) == (2, "GroupMismatch")
-            assert "rank 1 on node 1 (127.0.0.1) has checkpoint sha256:" in words["message"]
+        for message in await all_ended(first, second, status=2, reason="GroupMismatch"):
+            assert "rank 1 on node 1 (127.0.0.1) has checkpoint sha256:" in message
 
 
 async def test_a_node_that_waits_for_the_others_says_so_and_leaves_when_told_to(model_dir, tmp_path, port):

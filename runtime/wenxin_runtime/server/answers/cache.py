@@ -130,8 +130,8 @@ class AnswerCache:
         await self._store.close()
 
     async def _open(self, plan: Plan, wish: Wish, admit: Admit) -> Opened:
-        cacheable = self.identity is not None and (is_deterministic(plan) or not self._only_deterministic)
-        if self.identity is None or not cacheable or not wish.keep:
+        drawn_anew = self._only_deterministic and not is_deterministic(plan)
+        if self.identity is None or drawn_anew or not wish.keep:
             return Opened(admit(plan.submits()), How.BYPASS)
         key = key_of(plan, self.identity, wish.tenant)
         if not wish.lookup:
@@ -167,10 +167,11 @@ class AnswerCache:
             if len(raw) <= self._most_bytes:
                 self._store.put(key, raw)
 
-        flight = Flight(admit(plan.submits()), landed, whole)
+        generation = admit(plan.submits())
+        flight = Flight(generation, landed, whole)
         if found_by_others:
             self._flights[key] = flight
-        return flight.join(_request_ids(plan))
+        return flight.join(generation.request_ids)
 
 
 class _Nobody:

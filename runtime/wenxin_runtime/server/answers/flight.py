@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from wenxin_runtime.errors import RequestError
 from wenxin_runtime.ipc import FinishReason
 from wenxin_runtime.server.answers.entry import Kept, Recording
-from wenxin_runtime.server.generation import ClientGone, Generation
+from wenxin_runtime.server.generation import Generation
 
 
 class Flight:
@@ -34,16 +34,13 @@ class Flight:
         self._on_landing, self._on_whole = on_landing, on_whole
         self._recording = Recording(len(generation.request_ids))
         self._readers: list[Generation] = []
-        self._failure: RequestError | ClientGone | None = None
         self._pumping = asyncio.create_task(self._pump())
 
     def join(self, request_ids: Sequence[str]) -> Generation:
-        """Read along, from the first token."""
+        """Read along, from the first token; not once it has landed."""
         reader = Generation(_Reader(self, request_ids), request_ids, self._generation.timelines)
         for number, delta in self._recording.so_far(request_ids):
             reader.put(number, delta)
-        if self._failure is not None:
-            reader.fail(self._failure)
         self._readers.append(reader)
         return reader
 
@@ -67,8 +64,7 @@ class Flight:
                     for reader in self._readers:
                         reader.put(number, delta)
                 self._land_if_whole()
-        except (RequestError, ClientGone) as failure:
-            self._failure = failure
+        except RequestError as failure:
             for reader in self._readers:
                 reader.fail(failure)
             self._land()
@@ -82,8 +78,7 @@ class Flight:
         if self.landed:
             return
         self.landed = True
-        with self._generation:
-            """Leaving it frees what has not ended."""
+        self._generation.leave()
         if self._pumping is not asyncio.current_task():
             self._pumping.cancel()
         self._on_landing(self)

@@ -10,7 +10,7 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Protocol, TypeVar
 
 import redis.asyncio as redis
@@ -87,16 +87,12 @@ class RedisStore:
         """Keep an entry, beside what else is to be done."""
         if not self._closed_breaker or len(self._writes) >= _MOST_WRITES:
             return
-        task = asyncio.create_task(self._write(key, raw))
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
+        self._aside(self._write(key, raw))
 
     def drop(self, key: bytes) -> None:
         """Forget an entry that cannot be read."""
         self._watcher.error("corrupt")
-        task = asyncio.create_task(self._forget(key))
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
+        self._aside(self._forget(key))
 
     async def close(self) -> None:
         """Finish what is being written, and disconnect."""
@@ -107,6 +103,11 @@ class RedisStore:
             await asyncio.wait(self._writes)
         with contextlib.suppress(RedisError, OSError):
             await self._client.aclose()
+
+    def _aside(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
 
     async def _write(self, key: bytes, raw: bytes) -> None:
         ttl = int(self._ttl_ms * (1 + random.uniform(-_JITTER, _JITTER)))  # noqa: S311 - no secret
