@@ -72,7 +72,7 @@ bench: setup ## Measure us and the peers side by side; results go to bench/resul
 
 .PHONY: lock
 lock: setup ## Resolve the dependencies anew into locks/
-	@for extras in operator runtime,tracing dev; do \
+	@for extras in operator runtime,tracing,grpc dev; do \
 	  $(BIN)/uv pip compile pyproject.toml $$(printf -- '--extra %s ' $${extras//,/ }) --universal --generate-hashes \
 	    --no-header --no-annotate --no-emit-index-url --no-emit-package wenxin-operator --quiet --upgrade \
 	    --output-file locks/$${extras%%,*}.txt; done

@@ -1,0 +1,80 @@
+"""How busy a pod is, in its own words: `GET /load` of the runtime, a hundred bytes of JSON.
+
+Asked before a shrink (who is idlest?) and by what serves metrics to autoscalers. A pod that does not answer is
+missing, never idle.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import aiohttp
+
+from wenxin_operator.names import Raw
+from wenxin_operator.plan.flags import PORT
+
+ASK_SECONDS = 2.0
+"""How long a pod may take to answer: its server process does nothing else on the way to /load."""
+LONGEST_ANSWER = 4096  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one replica has to do. Sequences, except `slots` and `queue_size`, which are places.
+
+    Attributes:
+        waiting: Sequences that wait for a slot.
+        running: Sequences that hold one.
+        slots: How many may run at the same time.
+        queue_size: How many requests may wait.
+        kv_usage: Used share of the KV cache, 0 to 1.
+        draining: It takes no more requests.
+    """
+
+    waiting: int
+    running: int
+    slots: int
+    queue_size: int
+    kv_usage: float = 0.0
+    draining: bool = False
+
+    @property
+    def sequences(self) -> int:
+        """What would have to end before this replica may go without a cut."""
+        return self.waiting + self.running
+
+    @classmethod
+    def parse(cls, answer: Any) -> Self | None:
+        """Read the body of /load; None where it is something else."""
+        if not isinstance(answer, Mapping):
+            return None
+        try:
+            waiting, running, slots, queue_size = (
+                int(answer[field]) for field in ("waiting", "running", "slots", "queue_size")
+            )
+            kv_usage = float(answer.get("kv_usage", 0.0))
+        except (KeyError, TypeError, ValueError):
+            return None
+        return cls(waiting, running, slots, queue_size, kv_usage, bool(answer.get("draining")))
+
+
+async def ask(session: aiohttp.ClientSession, pod: Raw) -> Load | None:
+    """Ask one pod; None where it has no address yet, does not answer in time, or says something else.
+
+    Args:
+        session: A plain session without credentials: the API server's are nothing for a pod.
+        pod: As the API says it.
+    """
+    address = (pod.get("status") or {}).get("podIP")
+    if not address:
+        return None
+    host = f"[{address}]" if ":" in address else address
+    try:
+        async with session.get(
+            f"http://{host}:{PORT}/load", timeout=aiohttp.ClientTimeout(total=ASK_SECONDS), allow_redirects=False
+        ) as response:
+            if response.status != 200 or (response.content_length or 0) > LONGEST_ANSWER:
+                return None
+            return Load.parse(await response.json(content_type=None))
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        return None
