@@ -15,7 +15,7 @@ from wenxin_operator.api.parsing import parse
 CRDS = schema.crds()
 STRUCTURAL = {
     "additionalProperties", "anyOf", "default", "description", "enum", "format", "items", "maximum", "maxItems",
-    "maxLength", "maxProperties", "minimum", "minLength", "pattern", "properties", "required", "type",
+    "maxLength", "maxProperties", "minimum", "minItems", "minLength", "pattern", "properties", "required", "type",
     "x-kubernetes-int-or-string", "x-kubernetes-list-map-keys", "x-kubernetes-list-type",
     "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations",
 }  # fmt: skip
@@ -64,8 +64,8 @@ def test_every_field_is_bounded_so_that_rules_stay_cheap() -> None:
 def test_a_field_that_does_nothing_yet_is_not_in_the_schema() -> None:
     root = CRDS["wenxindeployments.yaml"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     assert list(root["properties"]["spec"]["properties"]) == [
-        "model", "servedName", "image", "replicas", "dtype", "quantization", "maxModelLen", "parallelism",
-        "accelerator", "engine", "drain", "answerCache", "monitoring", "pod",
+        "model", "servedName", "image", "replicas", "autoscaling", "dtype", "quantization", "maxModelLen",
+        "parallelism", "accelerator", "engine", "drain", "answerCache", "monitoring", "pod",
     ]  # fmt: skip
 
 
@@ -94,6 +94,8 @@ def test_kubectl_get_shows_what_matters_first() -> None:
         {"pod": {"tolerations": [{"key": "a"}], "topologySpreadConstraints": [{"topologyKey": "zone"}]}},
         {"pod": {"resources": {"limits": {"cpu": 2}}}, "drain": {"delay": "1s"}},
         {"parallelism": {"tensor": 2, "nodes": 2}},
+        {"autoscaling": {"maxReplicas": 3}},
+        {"autoscaling": {"maxReplicas": 3, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}}}},
     ],
 )
 def test_the_api_server_and_the_models_apply_the_same_defaults(spec: dict[str, Any]) -> None:
@@ -118,7 +120,7 @@ def test_conditions_are_a_map_by_type() -> None:
         assert (conditions["x-kubernetes-list-type"], conditions["x-kubernetes-list-map-keys"]) == ("map", ["type"])
 
 
-@pytest.mark.parametrize("condition", ["Accepted", "ModelReady", "Progressing", "Available", "Ready"])
+@pytest.mark.parametrize("condition", ["Accepted", "ModelReady", "Progressing", "Available", "ScalingActive", "Ready"])
 def test_every_condition_is_defined_in_prose(condition: str) -> None:
     status = CRDS["wenxindeployments.yaml"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
     assert f"`{condition}`: " in status["properties"]["conditions"]["description"]

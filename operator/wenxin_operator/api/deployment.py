@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
+from wenxin_operator.api.autoscaling import Autoscaling
 from wenxin_operator.api.fields import DurationUpTo, Endpoint, Part, Source, require, rule, rules
 from wenxin_operator.api.pod import PodOverrides
 from wenxin_operator.api.status import Condition
@@ -194,7 +195,10 @@ class DeploymentSpec(Part):
     out its runtime."""
     replicas: int = Field(default=1, ge=0, le=1000)
     """Number of replicas: of pods, or of groups of pods where parallelism.nodes is more than 1. `kubectl scale` and a
-    HorizontalPodAutoscaler set it through /scale."""
+    HorizontalPodAutoscaler set it through /scale. With `autoscaling`, leave it out: the autoscaler owns it."""
+    autoscaling: Autoscaling | None = None
+    """Makes an autoscaler that sets `replicas` by how much work waits; see docs/autoscaling.md. Unset, there is
+    none."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Data type of weights and activations; auto is bfloat16 on a GPU and float32 on a CPU."""
     quantization: Literal["none", "int8"] = "none"
@@ -271,6 +275,9 @@ class DeploymentStatus(Part):
 
     `Available`: at least one pod, of whatever revision, is ready and stands in the Service's EndpointSlice: the
     endpoint answers.
+
+    `ScalingActive`: the autoscaler that spec.autoscaling asks for exists and sets the count; only where it is asked
+    for. True with reason ScalingLimited where minReplicas, maxReplicas or the pace of `behavior` holds it back.
 
     `Ready`: Accepted is True, and of the newest revision all replicas are ready and stand in the Service's
     EndpointSlice, and no older pod takes requests any more: what you asked for is what answers. False, with reason
