@@ -78,7 +78,7 @@ async def reconcile(key: Key, reader: Reader, writer: Writer, settings: Operator
         settings: What plans depend on besides the resource.
         now: The time, with a time zone.
     """
-    found = _PASSES[key.kind](key, reader, settings, now)
+    found = look(key, reader, settings, now)
     if found is None:
         return Outcome()  # gone or going: the garbage collector takes its children
     todo = changes.decide(found.plan, found.children)
@@ -89,7 +89,7 @@ async def reconcile(key: Key, reader: Reader, writer: Writer, settings: Operator
 
 
 @dataclass(frozen=True, slots=True)
-class _Pass:
+class Pass:
     """What is known before anything is written.
 
     Attributes:
@@ -104,23 +104,28 @@ class _Pass:
     report: Callable[[Failure | None], Report]
 
 
-def _deployment_pass(key: Key, reader: Reader, settings: OperatorSettings, now: datetime) -> _Pass | None:
+def look(key: Key, reader: Reader, settings: OperatorSettings, now: datetime) -> Pass | None:
+    """See and plan, and write nothing; None when the resource is gone or going. Also what `kubectl wenxin plan` shows."""
+    return _PASSES[key.kind](key, reader, settings, now)
+
+
+def _deployment_pass(key: Key, reader: Reader, settings: OperatorSettings, now: datetime) -> Pass | None:
     seen = observe.deployment(key, reader)
     if seen is None:
         return None
     plan = deployment_plan.plan(seen, settings)
-    return _Pass(seen.resource, seen.children, plan, lambda failure: status.deployment(seen, plan, failure, now))
+    return Pass(seen.resource, seen.children, plan, lambda failure: status.deployment(seen, plan, failure, now))
 
 
-def _model_pass(key: Key, reader: Reader, settings: OperatorSettings, now: datetime) -> _Pass | None:
+def _model_pass(key: Key, reader: Reader, settings: OperatorSettings, now: datetime) -> Pass | None:
     seen = observe.model(key, reader)
     if seen is None:
         return None
     plan = model_plan.plan(seen, settings, now)
-    return _Pass(seen.resource, seen.children, plan, lambda failure: status.model(seen, plan, failure, now))
+    return Pass(seen.resource, seen.children, plan, lambda failure: status.model(seen, plan, failure, now))
 
 
-_PASSES: Mapping[str, Callable[[Key, Reader, OperatorSettings, datetime], _Pass | None]] = {
+_PASSES: Mapping[str, Callable[[Key, Reader, OperatorSettings, datetime], Pass | None]] = {
     WENXIN_DEPLOYMENT: _deployment_pass,
     WENXIN_MODEL: _model_pass,
 }
