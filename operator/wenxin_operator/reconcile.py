@@ -105,7 +105,7 @@ class Pass:
 
 
 def look(key: Key, reader: Reader, settings: OperatorSettings, now: datetime) -> Pass | None:
-    """See and plan, and write nothing; None when the resource is gone or going. Also what `kubectl wenxin plan` shows."""
+    """See and plan, and write nothing: what `kubectl wenxin plan` shows. None when the resource is gone or going."""
     return _PASSES[key.kind](key, reader, settings, now)
 
 
