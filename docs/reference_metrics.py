@@ -19,6 +19,14 @@ histogram `NAME` has the series `NAME_bucket`, `NAME_sum` and `NAME_count`. The 
 """
 
 
+# The labels of what is told of each resource are only known once there is one.
+_RESOURCE = {
+    "metadata": {"namespace": "here", "name": "ernie"},
+    "spec": {"autoscaling": {"maxReplicas": 2}},
+    "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "Answering"}]},
+}
+
+
 @dataclass(frozen=True)
 class Family:
     """One metric as a query names it."""
@@ -68,7 +76,7 @@ def runtime_families() -> Iterator[Family]:
 def operator_families() -> Iterator[Family]:
     """What the operator tells."""
     telemetry = Telemetry()
-    telemetry.show(queue=int, running=int, age=float, leader=bool, resources=lambda _: ())
+    telemetry.show(queue=int, running=int, age=float, leader=bool, resources=lambda _: (_RESOURCE,))
     telemetry.requested("GET", "pods", 200)  # its labels are only known once there was a request
     return _families(telemetry.registry)
 

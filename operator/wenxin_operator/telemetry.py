@@ -24,6 +24,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from wenxin_operator.inventory import Inventory
 from wenxin_operator.names import OWNER_LABEL, RESOURCES, Key, Raw
 
 try:
@@ -89,6 +90,7 @@ class Telemetry:
         self._age.set_function(age)
         self._leader.set_function(leader)
         self.registry.register(_Resources(resources))
+        self.registry.register(Inventory(resources))
 
     def passed(self, kind: str, outcome: Literal["changed", "unchanged", "failed"], seconds: float) -> None:
         """Count one pass."""

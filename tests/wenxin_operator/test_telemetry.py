@@ -24,13 +24,18 @@ def value(telemetry: Telemetry, name: str, **labels: str) -> float:
 
 
 def resource(**conditions: str) -> dict[str, Any]:
-    return {"status": {"conditions": [{"type": name, "status": status} for name, status in conditions.items()]}}
+    stated = [{"type": name, "status": status, "reason": "Told"} for name, status in conditions.items()]
+    return {"metadata": {"namespace": "here", "name": "ernie"}, "status": {"conditions": stated}}
 
 
 @pytest.fixture
 def telemetry() -> Telemetry:
     stored = {
-        WENXIN_DEPLOYMENT: [resource(Ready="True", Accepted="True"), resource(Ready="False", Accepted="True"), {}],
+        WENXIN_DEPLOYMENT: [
+            resource(Ready="True", Accepted="True"),
+            resource(Ready="False", Accepted="True"),
+            {"metadata": {"namespace": "here", "name": "new"}},
+        ],
         WENXIN_MODEL: [],
     }
     telemetry = Telemetry()
