@@ -13,12 +13,14 @@ from wenxin_operator.api.parsing import parse
 from wenxin_operator.api.status import ModelFacts
 from wenxin_operator.errors import SpecError
 from wenxin_operator.names import (
+    COMPONENT_RUNTIME,
     CONFIG_MAP,
     CONTROLLER_REVISION,
     DEPLOYMENT,
     ENDPOINT_SLICE,
     JOB,
     LABEL_ATTEMPT,
+    LABEL_COMPONENT,
     LABEL_DEPLOYMENT,
     LABEL_JOB_NAME,
     LABEL_MODEL,
@@ -175,6 +177,7 @@ def deployment(key: Key, reader: Reader) -> DeploymentSnapshot | None:
         (child for child in children if child["kind"] == CONTROLLER_REVISION), key=_revision_number, default=None
     )
     slices = reader.children(ENDPOINT_SLICE, key.namespace, LABEL_DEPLOYMENT, key.name)
+    every_pod = reader.children(POD, key.namespace, LABEL_DEPLOYMENT, key.name)
     return DeploymentSnapshot(
         resource=resource,
         spec=parse(DeploymentSpec, resource.get("spec")),
@@ -182,7 +185,7 @@ def deployment(key: Key, reader: Reader) -> DeploymentSnapshot | None:
         model=_model_seen(resource, reader),
         target=Target.from_data(revision.get("data")) if revision else None,
         target_revision=_revision_number(revision) if revision else 0,
-        pods=tuple(map(pods.see, reader.children(POD, key.namespace, LABEL_DEPLOYMENT, key.name))),
+        pods=tuple(pods.see(pod) for pod in every_pod if _labels(pod).get(LABEL_COMPONENT) == COMPONENT_RUNTIME),
         # The headless Service of groups has slices too, and calls every pod in them ready.
         serving=frozenset(_ready_endpoints(one for one in slices if _labels(one).get(LABEL_SERVICE_NAME) == key.name)),
         leader_worker_sets=reader.serves(LEADER_WORKER_SET),

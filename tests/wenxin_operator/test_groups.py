@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wenxin_operator import names
-from wenxin_operator.plan.groups import Group, Pace, decide, free_names
+from wenxin_operator.plan.groups import Group, Pace, decide, free_names, sets
 
 GPU = Pace(surge=0, unavailable=1)
 CPU = Pace(surge=1, unavailable=0)
@@ -92,6 +92,12 @@ def test_the_order_in_which_groups_are_seen_is_no_matter() -> None:
     present = [Group(name, "old", "", ready=True) for name in "xyz"]
     first, second = (decide(groups, [], "new", 3, GPU) for groups in (present, present[::-1]))
     assert set(first.older) == set(second.older) == {"x", "y"}
+
+
+def test_a_stateful_set_that_selects_no_group_is_none() -> None:
+    group = {"kind": "StatefulSet", "spec": {"selector": {"matchLabels": {names.LABEL_GROUP: "ernie-0"}}}}
+    other = {"kind": "StatefulSet", "spec": {"selector": {"matchLabels": {names.LABEL_COMPONENT: "redis"}}}}
+    assert list(sets([group, other, {"kind": "Service", "spec": {}}])) == [group]
 
 
 class TestNames:

@@ -74,6 +74,14 @@ class TestFromNothing:
         assert status["model"]["digest"] == INSPECTED["digest"]
         assert {one["observedGeneration"] for one in status["conditions"]} == {1}
 
+    async def test_pods_of_another_component_are_no_replicas(self, cluster: FakeCluster) -> None:
+        labels = {"serving.wenxin.io/deployment": "ernie", "app.kubernetes.io/component": "redis"}
+        state = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+        metadata = {"name": "ernie-redis-0", "labels": labels}
+        cluster._store({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": state})
+        assert await cluster.settle() == []
+        assert status_of(cluster)["replicas"] == 1
+
     async def test_at_rest_nothing_is_written(self, cluster: FakeCluster) -> None:
         cluster.sleep(3600)
         assert await cluster.settle() == []

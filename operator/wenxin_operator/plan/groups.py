@@ -4,12 +4,12 @@ A group never changes: another revision is another group. So a rollout makes new
 what is decided here follows from what exists alone, whatever happened before.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
 from wenxin_operator import names
-from wenxin_operator.names import LABEL_REVISION, STATEFUL_SET, Raw
+from wenxin_operator.names import LABEL_GROUP, LABEL_REVISION, STATEFUL_SET, Raw
 from wenxin_operator.pods import PodSeen
 
 
@@ -56,18 +56,25 @@ class Groups:
     older: tuple[str, ...]
 
 
+def sets(children: Iterable[Raw]) -> Iterator[Raw]:
+    """The StatefulSets that are groups, by what they select, which nobody can change: there may be others of ours."""
+    for child in children:
+        if child["kind"] == STATEFUL_SET and LABEL_GROUP in child["spec"]["selector"]["matchLabels"]:
+            yield child
+
+
 def see(children: Iterable[Raw], pods: Iterable[PodSeen]) -> tuple[Group, ...]:
     """The groups among a deployment's children. Those that are being deleted count no more."""
     ready = [pod.group for pod in pods if pod.ready]
     return tuple(
         Group(
             name=child["metadata"]["name"],
-            revision=child["spec"]["selector"]["matchLabels"][LABEL_REVISION],  # which nobody can change
+            revision=child["spec"]["selector"]["matchLabels"][LABEL_REVISION],
             created=child["metadata"].get("creationTimestamp", ""),
             ready=ready.count(child["metadata"]["name"]) >= child["spec"]["replicas"],
         )
-        for child in children
-        if child["kind"] == STATEFUL_SET and not child["metadata"].get("deletionTimestamp")
+        for child in sets(children)
+        if not child["metadata"].get("deletionTimestamp")
     )
 
 
@@ -99,8 +106,8 @@ def free_names(deployment: str, revision: str, replicas: int, taken: frozenset[s
 
 def taken_names(children: Iterable[Raw], pods: Iterable[PodSeen]) -> frozenset[str]:
     """Names of groups of which there is still something."""
-    sets = {child["metadata"]["name"] for child in children if child["kind"] == STATEFUL_SET}
-    return frozenset(sets | {pod.group for pod in pods if pod.group})
+    made = {child["metadata"]["name"] for child in sets(children)}
+    return frozenset(made | {pod.group for pod in pods if pod.group})
 
 
 def _but(number: int, groups: Sequence[Group]) -> list[Group]:

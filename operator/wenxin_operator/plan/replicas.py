@@ -9,7 +9,6 @@ from wenxin_operator.names import (
     LABEL_REVISION,
     LEADER_WORKER_SET,
     STATEFUL_SET,
-    WORKLOADS,
     Raw,
     leader_selector,
 )
@@ -46,7 +45,7 @@ def kind_for(spec: DeploymentSpec, seen: DeploymentSnapshot) -> str:
     """Which kind of object makes the replicas. StatefulSets that serve already stay when LeaderWorkerSets come."""
     if spec.parallelism.nodes == 1:
         return DEPLOYMENT
-    groups_of_ours = any(child["kind"] == STATEFUL_SET for child in seen.children)
+    groups_of_ours = any(groups.sets(seen.children))
     return LEADER_WORKER_SET if seen.leader_worker_sets and not groups_of_ours else STATEFUL_SET
 
 
@@ -90,7 +89,8 @@ def _before(kind: str, newest: str, spec: DeploymentSpec, seen: DeploymentSnapsh
 
     It happens where parallelism.nodes goes from 1 to more or back.
     """
-    others = [child for child in seen.children if child["kind"] in WORKLOADS and child["kind"] != kind]
+    workloads = (child for child in seen.children if child["kind"] in {DEPLOYMENT, LEADER_WORKER_SET})
+    others = [child for child in (*workloads, *groups.sets(seen.children)) if child["kind"] != kind]
     ready = sum(pod.ready and pod.leads and pod.revision == newest for pod in seen.pods)
     return others if ready < spec.replicas and not gpus_per_replica(spec) else []
 
