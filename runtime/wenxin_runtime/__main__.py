@@ -1,4 +1,4 @@
-"""The command `wenxin-runtime`: serve, fixture, inspect. Each imports what it needs when it runs."""
+"""The command `wenxin-runtime`: serve, download, fixture, inspect. Each imports what it needs when it runs."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from typing import NoReturn
 import msgspec
 
 from wenxin_runtime import __version__, config, termination
+from wenxin_runtime.download import options as download_options
 from wenxin_runtime.errors import ConfigError, RuntimeFailure
 
 _SERVE_EXAMPLES = """\
@@ -29,7 +30,27 @@ examples:
   wenxin-runtime fixture /tmp/tiny                         # a checkpoint with random weights, no download
   wenxin-runtime serve /tmp/tiny
   wenxin-runtime fixture /tmp/thinks --thinking            # one that thinks and calls tools
+  wenxin-runtime download hf://baidu/ERNIE-4.5-0.3B-PT ./ERNIE-4.5-0.3B-PT
   wenxin-runtime inspect ./ERNIE-4.5-0.3B-PT               # is it complete, what is it, which digest?
+"""
+
+
+_DOWNLOAD_EXAMPLES = """\
+examples:
+  wenxin-runtime download hf://baidu/ERNIE-4.5-0.3B-PT ./ERNIE-4.5-0.3B-PT
+  wenxin-runtime download modelscope://PaddlePaddle/ERNIE-4.5-0.3B-PT ./ERNIE-4.5-0.3B-PT
+  wenxin-runtime download https://models.example.com/ernie/ ./ernie --checksums SHA256SUMS
+  AWS_ENDPOINT_URL=http://minio:9000 wenxin-runtime download s3://models/ernie ./ernie
+
+The files gather in DIRECTORY.partial; a second run goes on where the first one ended. Each is verified, and DIRECTORY
+appears by one rename when all are. Only a checkpoint's files are fetched: no pickles, no code.
+
+environment:
+  HF_TOKEN, HF_ENDPOINT; MODELSCOPE_API_TOKEN, MODELSCOPE_DOMAIN; WENXIN_DOWNLOAD_TOKEN (a bearer token for https://)
+  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE
+
+exit codes: 10-19 the same command may succeed later, 20-29 something must be mended first.
 """
 
 
@@ -85,6 +106,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     config.add_flags(serve)
     serve.set_defaults(run=_serve)
+    download = commands.add_parser(
+        "download",
+        help="fetch a checkpoint and verify it",
+        description=_download.__doc__,
+        epilog=_DOWNLOAD_EXAMPLES,
+    )
+    download_options.add_flags(download)
+    download.set_defaults(run=_download)
     fixture = commands.add_parser("fixture", help="write a checkpoint of random weights", description=_fixture.__doc__)
     _add_fixture_flags(fixture)
     fixture.set_defaults(run=_fixture)
@@ -125,6 +154,15 @@ def _fixture(args: argparse.Namespace) -> None:
     from wenxin_runtime import fixture  # noqa: PLC0415 - see the module's docstring
 
     fixture.write(args.out, args.arch, args.size, args.seed, args.dtype, args.vocab_size, thinking=args.thinking)
+
+
+def _download(args: argparse.Namespace) -> None:
+    """Fetch a checkpoint from a hub, a web server or a bucket, verify it and print what it is, as JSON."""
+    from wenxin_runtime.download.session import download  # noqa: PLC0415 - see the module's docstring
+
+    described = download(download_options.from_args(args))
+    print(msgspec.json.encode(described).decode())  # noqa: T201 - the command's result
+    termination.report(described)
 
 
 def _inspect(args: argparse.Namespace) -> None:

@@ -6,16 +6,15 @@ Imports no torch: `wenxin-runtime --help` and the server process stay light.
 import argparse
 import dataclasses
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import msgspec
 
 from wenxin_runtime.errors import ConfigError
+from wenxin_runtime.flags import add_field_flags, flag_of
+from wenxin_runtime.flags import flag as _flag
 
-
-def _flag(default: Any, help: str, **argparse_options: Any) -> Any:  # noqa: A002 - argparse's own word
-    return field(default=default, metadata={"help": help, **argparse_options})
+__all__ = ["RuntimeConfig", "add_flags", "flag_of", "from_args", "from_json", "to_json"]
 
 
 _AT_LEAST_ONE = (
@@ -194,25 +193,12 @@ class RuntimeConfig:
             raise ConfigError("--num-redundant-experts needs --enable-expert-parallel: else no expert is busier here")
 
 
-def flag_of(name: str) -> str:
-    """Spell a field as its flag."""
-    return "--" + name.replace("_", "-")
-
-
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the positional MODEL_DIR and one flag per field of RuntimeConfig."""
     parser.add_argument(
         "model_dir", metavar="MODEL_DIR", help="directory with config.json, *.safetensors and tokenizer.json"
     )
-    for spec in dataclasses.fields(RuntimeConfig):
-        if spec.name == "model_dir":
-            continue
-        options = dict(spec.metadata)
-        if spec.default not in (None, ()) and not isinstance(spec.default, bool):
-            options["help"] += " (default: %(default)s)"
-        if "action" not in options and "choices" not in options:
-            options["type"] = _parser_of(str(spec.type))
-        parser.add_argument(flag_of(spec.name), dest=spec.name, default=spec.default, **options)
+    add_field_flags(parser, RuntimeConfig, leave_out=("model_dir",))
 
 
 def from_args(args: argparse.Namespace) -> RuntimeConfig:
@@ -237,10 +223,3 @@ def to_json(config: RuntimeConfig) -> str:
 def from_json(text: str) -> RuntimeConfig:
     """Build the config that `to_json` spelled."""
     return msgspec.json.decode(text, type=RuntimeConfig)
-
-
-def _parser_of(annotation: str) -> type:
-    for kind in (int, float):
-        if kind.__name__ in annotation:
-            return kind
-    return str

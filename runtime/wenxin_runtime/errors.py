@@ -6,6 +6,9 @@
     - `EngineDied` the engine process is gone
     - `RankLost` a process that holds a part of the model is gone
     - `GroupMismatch` the processes that share a model differ: version, checkpoint, flags, devices
+    - `DownloadError` a checkpoint could not be fetched; exit codes 10-19: run again, 20-29: mend first
+        - `DownloadInterrupted`, `DownloadFailed`, `DownloadBusy`
+        - `SourceNotFound`, `Unauthorized`, `NotEnoughSpace`, `ChecksumMismatch`, `InvalidListing`, `InsecureSource`
 - `RequestError` ends one request and becomes an OpenAI error body
     - `InvalidRequest` 400
     - `ModelNotFound` 404
@@ -73,6 +76,73 @@ class EngineDied(RuntimeFailure):
         super().__init__(message)
         self.reason = reason or type(self).reason
         self.exit_code = exit_code or type(self).exit_code
+
+
+class DownloadError(RuntimeFailure):
+    """A checkpoint could not be fetched. What has arrived is kept, and the same command goes on from there."""
+
+
+class DownloadInterrupted(DownloadError):
+    """A signal asked to stop."""
+
+    reason = "DownloadInterrupted"
+    exit_code = 10
+
+
+class DownloadFailed(DownloadError):
+    """The source did not answer, or not as it should, and went on so after all attempts."""
+
+    reason = "DownloadFailed"
+    exit_code = 11
+
+
+class DownloadBusy(DownloadError):
+    """Another process fetches into the same directory."""
+
+    reason = "DownloadBusy"
+    exit_code = 12
+
+
+class SourceNotFound(DownloadError):
+    """There is no such repository, revision, bucket or file, or it is not shown to these credentials."""
+
+    reason = "NotFound"
+    exit_code = 20
+
+
+class Unauthorized(DownloadError):
+    """The credentials are missing, refused, or not enough."""
+
+    reason = "Unauthorized"
+    exit_code = 21
+
+
+class NotEnoughSpace(DownloadError):
+    """The volume cannot hold the checkpoint."""
+
+    reason = "NotEnoughSpace"
+    exit_code = 22
+
+
+class ChecksumMismatch(DownloadError):
+    """A file was fetched several times and is not what its checksum says."""
+
+    reason = "ChecksumMismatch"
+    exit_code = 23
+
+
+class InvalidListing(DownloadError):
+    """What the source says it has is no checkpoint, or nothing to be trusted."""
+
+    reason = "InvalidListing"
+    exit_code = 24
+
+
+class InsecureSource(DownloadError):
+    """The source's certificate is not trusted, or it leads from https to plain http."""
+
+    reason = "InsecureSource"
+    exit_code = 25
 
 
 class RequestError(Exception):
