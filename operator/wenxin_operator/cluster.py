@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 
+from wenxin_operator import load
 from wenxin_operator.errors import ApiError, Cause, Conflict, Forbidden, Gone, Invalid, NotFound, Unreachable
 from wenxin_operator.event_recorder import EventRecorder
 from wenxin_operator.events import Event
@@ -74,6 +75,7 @@ class Cluster:
         retries: What to do about an API server that is busy or away.
         written: Told the kind of, and each object that a write returned.
         deleted: Told the kind of, and each object that was deleted, as it was known.
+        pods: A plain session that pods are asked with; None asks none.
     """
 
     def __init__(
@@ -85,8 +87,9 @@ class Cluster:
         retries: Retries | None = None,
         written: Written = lambda _kind, _object: None,
         deleted: Written = lambda _kind, _object: None,
+        pods: aiohttp.ClientSession | None = None,
     ) -> None:
-        self._session, self._server = session, server
+        self._session, self._server, self._pods = session, server, pods
         self._retries, self._written, self._deleted = retries or Retries(), written, deleted
         self._recorder = EventRecorder(self._send_event, identity=identity)
 
@@ -170,6 +173,10 @@ class Cluster:
     async def emit(self, event: Event) -> None:
         """See reconcile.Writer."""
         await self._recorder.emit(event)
+
+    async def ask(self, pod: Raw) -> Any:
+        """See reconcile.Writer."""
+        return await load.words(self._pods, pod) if self._pods else None
 
     async def read_lease(self, namespace: str, name: str) -> Object:
         """See lease.Leases."""

@@ -65,6 +65,11 @@ async def ask(session: aiohttp.ClientSession, pod: Raw) -> Load | None:
         session: A plain session without credentials: the API server's are nothing for a pod.
         pod: As the API says it.
     """
+    return Load.parse(await words(session, pod))
+
+
+async def words(session: aiohttp.ClientSession, pod: Raw) -> Any:
+    """What one pod says at /load, unread: a download's is about bytes; None as for `ask`."""
     address = (pod.get("status") or {}).get("podIP")
     if not address:
         return None
@@ -75,6 +80,6 @@ async def ask(session: aiohttp.ClientSession, pod: Raw) -> Load | None:
         ) as response:
             if response.status != 200 or (response.content_length or 0) > LONGEST_ANSWER:
                 return None
-            return Load.parse(await response.json(content_type=None))
+            return await response.json(content_type=None)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
         return None

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from wenxin_operator import changes, observe, status
 from wenxin_operator.changes import Application, Changes
@@ -50,6 +50,10 @@ class Writer(Protocol):
 
     async def emit(self, event: Event) -> None:
         """Post an event. Best effort: a failure is logged, never raised."""
+        ...
+
+    async def ask(self, pod: Raw) -> Any:
+        """What a pod of ours says at /load; None where it does not answer soon. Never raises."""
         ...
 
 

@@ -43,8 +43,9 @@ async def operate(settings: Settings, environment: Mapping[str, str]) -> None:
     """
     endpoint = find(settings.kubeconfig, environment)
     telemetry = Telemetry()
-    async with endpoint.session(Count(telemetry.requested), timeout=settings.request_timeout) as session:
-        copy = Copy(settings, endpoint, session, telemetry)
+    logged_in = endpoint.session(Count(telemetry.requested), timeout=settings.request_timeout)
+    async with logged_in as session, aiohttp.ClientSession() as pods:
+        copy = Copy(settings, endpoint, session, telemetry, pods)
         runner, port = await copy.probes().listen(settings.http_host, settings.http_port)
         served = ", ".join(settings.watch_namespaces) or "the whole cluster"
         logger.info("serving %s at %s; probes and metrics on port %d", served, endpoint.server, port)
@@ -62,10 +63,16 @@ class Copy:
         endpoint: The API server.
         session: Logged in there.
         telemetry: What is counted.
+        pods: A plain session, for asking pods: the API server's credentials are nothing for them.
     """
 
     def __init__(
-        self, settings: Settings, endpoint: Endpoint, session: aiohttp.ClientSession, telemetry: Telemetry
+        self,
+        settings: Settings,
+        endpoint: Endpoint,
+        session: aiohttp.ClientSession,
+        telemetry: Telemetry,
+        pods: aiohttp.ClientSession,
     ) -> None:
         self._settings, self._endpoint, self._telemetry = settings, endpoint, telemetry
         self._queue: WorkQueue[Key] = WorkQueue(initial=settings.backoff_initial, maximum=settings.backoff_max)
@@ -77,6 +84,7 @@ class Copy:
             identity=settings.identity,
             written=self._feed.written,
             deleted=self._feed.gone,
+            pods=pods,
         )
         self._resync = _resync(settings, self._cluster, self._feed)
         self._elector = _elector(settings, self._cluster)

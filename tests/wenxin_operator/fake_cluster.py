@@ -55,6 +55,7 @@ class FakeCluster:
         events: What it posted.
         refuse: Raises what a call shall fail with, given its verb and the object.
         served: Optional kinds that the cluster has.
+        says: What pods answer when they are asked, by name.
         hidden: Kinds and names that the watch has not told of: `read` finds them, `get` does not.
     """
 
@@ -66,6 +67,7 @@ class FakeCluster:
     refuse: Callable[[str, Raw], ApiError | None] = lambda _verb, _thing: None
     hidden: set[tuple[str, str]] = field(default_factory=set)
     served: set[str] = field(default_factory=set)
+    says: dict[str, Any] = field(default_factory=dict)
     _numbers: itertools.count = field(default_factory=lambda: itertools.count(1))
     _applied: dict[tuple[str, str], Raw] = field(default_factory=dict)
 
@@ -116,6 +118,9 @@ class FakeCluster:
 
     async def emit(self, event: Event) -> None:
         self.events.append(event)
+
+    async def ask(self, pod: Raw) -> Any:
+        return self.says.get(pod["metadata"]["name"])
 
     # The team's hands
 
