@@ -93,18 +93,26 @@ class Cluster:
         self._retries, self._written, self._deleted = retries or Retries(), written, deleted
         self._recorder = EventRecorder(self._send_event, identity=identity)
 
-    async def list(self, kind: str, namespace: str | None, keep: Callable[[Raw], Raw] = lambda thing: thing) -> Listing:
+    async def list(
+        self,
+        kind: str,
+        namespace: str | None,
+        keep: Callable[[Raw], Raw] = lambda thing: thing,
+        selector: str | None = None,
+    ) -> Listing:
         """Every object of a kind in a namespace, or in the cluster; page by page, one consistent version.
 
         Args:
             kind: The kind.
             namespace: The namespace; None for all.
             keep: Makes of each object what is kept of it, while no more than its page is in memory.
+            selector: Of labels; None is the kind's own, as it is watched.
 
         Raises:
             ApiError: the list is not to be had.
         """
-        query = {"limit": str(PAGE)} | ({"labelSelector": chosen} if (chosen := selector_of(kind)) else {})
+        chosen = selector_of(kind) if selector is None else selector
+        query = {"limit": str(PAGE)} | ({"labelSelector": chosen} if chosen else {})
         typed = {"apiVersion": RESOURCES[kind].api_version, "kind": kind}  # items of a list do not say what they are
         items: list[Object] = []
         token = ""

@@ -19,6 +19,7 @@ import yaml
 from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientResponse
 
 from wenxin_operator.errors import ConfigurationError
+from wenxin_operator.exec_credential import ExecToken
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TOKEN_SECONDS = 60.0  # the kubelet rotates a token well before it expires; client-go looks again as often
@@ -177,10 +178,10 @@ def in_cluster(environment: Mapping[str, str], account: Path) -> Endpoint:
 
 
 def from_kubeconfig(path: Path) -> Endpoint:
-    """The current context of a kubeconfig with a client certificate or a token.
+    """The current context of a kubeconfig with a client certificate, a token, or a program that prints one.
 
     Raises:
-        ConfigurationError: it is missing or malformed, or logs in by a plugin.
+        ConfigurationError: it is missing or malformed, or logs in otherwise.
     """
     try:
         config = yaml.safe_load(path.read_text())
@@ -207,11 +208,13 @@ def _named(config: Mapping[str, Any], what: str, name: str) -> dict[str, Any]:
 
 
 def _token(path: Path, user: Mapping[str, Any]) -> Callable[..., str] | None:
-    for plugin in ("exec", "auth-provider", "username"):
+    if "exec" in user:
+        return ExecToken(f"kubeconfig {path}: users[].user.exec", user["exec"])
+    for plugin in ("auth-provider", "username"):
         if plugin in user:
             raise ConfigurationError(
-                f"kubeconfig {path}: users[].user.{plugin} is not supported; use a client certificate, a token, or "
-                "`kubectl create token` of a service account"
+                f"kubeconfig {path}: users[].user.{plugin} is not supported; use exec, a client certificate, a token, "
+                "or `kubectl create token` of a service account"
             )
     if "tokenFile" in user:
         return Token(path.parent / user["tokenFile"])

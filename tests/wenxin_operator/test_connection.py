@@ -231,8 +231,8 @@ def test_a_missing_kubeconfig_or_certificate_is_an_error_that_names_it(tmp_path:
 
 
 def test_a_login_by_plugin_is_refused_with_what_to_do_instead(tmp_path: Path) -> None:
-    path = write_kubeconfig(tmp_path / "k", {"server": "http://x"}, {"exec": {"command": "aws"}})
-    with pytest.raises(ConfigurationError, match=r"exec is not supported.*kubectl create token"):
+    path = write_kubeconfig(tmp_path / "k", {"server": "http://x"}, {"auth-provider": {"name": "gcp"}})
+    with pytest.raises(ConfigurationError, match=r"auth-provider is not supported.*kubectl create token"):
         from_kubeconfig(path)
 
 

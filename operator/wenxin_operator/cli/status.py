@@ -1,9 +1,64 @@
-"""A WenxinDeployment's status as text. Pure."""
+"""`kubectl wenxin status`: how WenxinDeployments are, and why."""
 
-from collections.abc import Iterator
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from wenxin_operator.names import Raw
+from wenxin_operator.cli.asking import add_place, connected
+from wenxin_operator.names import WENXIN_DEPLOYMENT, Raw
 from wenxin_operator.observe import conditions_of
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    text = "how WenxinDeployments are, and why; exit code 1 when one is not Ready"
+    command = commands.add_parser("status", help=text, description=text)
+    command.add_argument("name", metavar="DEPLOYMENT", nargs="?", help="one of them (default: all of the namespace)")
+    command.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    add_place(command, everywhere=True)
+
+
+def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Run it: 0 when all that was asked for is Ready, 1 when something is not, 2 when nothing is there.
+
+    Raises:
+        OperatorError: the cluster can not be asked.
+    """
+    found = asyncio.run(_found(options, environment))
+    if options.output == "json":
+        print(json.dumps(list(map(fields, found)), indent=2))
+    else:
+        print("\n\n".join(map(render, found)) or f"no WenxinDeployment {options.name or 'here'}", file=_stream(found))
+    return 2 if not found else 0 if all(map(is_ready, found)) else 1
+
+
+def _stream(found: list[Raw]) -> Any:
+    return sys.stdout if found else sys.stderr
+
+
+async def _found(options: argparse.Namespace, environment: Mapping[str, str]) -> list[Raw]:
+    async with connected(options, environment) as connection:
+        return await connection.some(WENXIN_DEPLOYMENT, options.name)
+
+
+def fields(resource: Raw) -> Raw:
+    """The same for programs."""
+    metadata, status = resource["metadata"], resource.get("status") or {}
+    return {
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "ready": is_ready(resource),
+        "wantedReplicas": _wanted(resource),
+        "replicas": status.get("replicas", 0),
+        "readyReplicas": status.get("readyReplicas", 0),
+        "gpus": status.get("gpus", 0),
+        "endpoint": status.get("endpoint"),
+        "model": status.get("model"),
+        "conditions": list(conditions_of(resource).values()),
+    }
 
 
 def is_ready(resource: Raw) -> bool:
@@ -19,8 +74,7 @@ def render(resource: Raw) -> str:
 
 def _lines(resource: Raw) -> Iterator[str]:
     metadata, status = resource["metadata"], resource.get("status") or {}
-    wanted = (resource.get("spec") or {}).get("replicas", 1)
-    yield f"{metadata['namespace']}/{metadata['name']}: {status.get('readyReplicas', 0)} of {wanted} ready"
+    yield f"{metadata['namespace']}/{metadata['name']}: {status.get('readyReplicas', 0)} of {_wanted(resource)} ready"
     if not status:
         yield "  no status yet: does the operator run, and does it serve this namespace?"
         return
@@ -34,6 +88,10 @@ def _lines(resource: Raw) -> Iterator[str]:
     width = max(map(len, conditions), default=0)
     for name, each in conditions.items():
         yield f"  {name:<{width}}  {each['status']:<7}  {each.get('reason', '')}: {each.get('message', '')}"
+
+
+def _wanted(resource: Raw) -> int:
+    return int((resource.get("spec") or {}).get("replicas", 1))
 
 
 def _model(model: Raw, spec: Raw) -> str:

@@ -1,11 +1,12 @@
 """`kubectl wenxin status` says how it is and why, and its exit code says it to scripts."""
 
-import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.wenxin_operator.cli.commands import run
 from tests.wenxin_operator.fake_api import FakeApi
 from tests.wenxin_operator.running import deployment
 from wenxin_operator.cli.__main__ import main
@@ -31,10 +32,6 @@ STATUS = {
         condition("Ready", "True", "Serving", "1 pod serves"),
     ],
 }
-
-
-async def run(*arguments: str) -> int:
-    return await asyncio.to_thread(main, arguments, {})
 
 
 async def test_a_ready_deployment_is_shown_with_its_model_and_conditions(
@@ -90,3 +87,19 @@ def test_a_status_of_an_older_spec_is_called_that() -> None:
 def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"], {}) == 0
     assert capsys.readouterr().out.startswith("kubectl-wenxin ")
+
+
+async def test_programs_get_json_with_the_conditions(
+    api: FakeApi, kubeconfig: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await api.put({**deployment(), "status": STATUS}, status=True)
+    assert await run("status", "-A", "-o", "json", kubeconfig=kubeconfig) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert (shown["namespace"], shown["name"], shown["ready"], shown["readyReplicas"]) == ("here", "ernie", True, 1)
+    assert [each["type"] for each in shown["conditions"]] == ["Accepted", "Ready"]
+
+
+@pytest.mark.usefixtures("api")
+async def test_a_name_is_of_one_namespace(kubeconfig: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await run("status", "ernie", "-A", kubeconfig=kubeconfig) == 2
+    assert "leave out --all-namespaces" in capsys.readouterr().err
