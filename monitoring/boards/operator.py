@@ -1,0 +1,208 @@
+"""The operator itself: who leads, is its view fresh, do passes succeed, what does it cost the API server."""
+
+from monitoring.expressions import Scope
+from monitoring.grafana import Dashboard, Panel, Query, Row
+
+_own = Scope('job="wenxin-operator"')
+_PASSES = "wenxin_operator_reconcile_total"
+_SECONDS = "wenxin_operator_reconcile_seconds"
+_REQUESTS = "wenxin_operator_api_requests_total"
+_WRITES = "wenxin_operator_writes_total"
+
+
+def _now(title: str, description: str, unit: str, expr: str, *limits: tuple[float, str]) -> Panel:
+    return Panel(title, description, unit, (Query(expr, title),), kind="stat", width=4, height=4, limits=limits)
+
+
+_NOW = Row(
+    "Now",
+    (
+        _now(
+            "Copies",
+            "Copies that Prometheus reaches.",
+            "none",
+            'sum(up{job="wenxin-operator"})',
+            (0, "red"),
+            (1, "green"),
+        ),
+        _now(
+            "Leaders",
+            "Copies that hold the Lease: one.",
+            "none",
+            _own.total("wenxin_operator_leader"),
+            (0, "red"),
+            (1, "green"),
+            (2, "red"),
+        ),
+        _now(
+            "Since the last full list",
+            "Of the oldest kind. Every resyncInterval all are listed.",
+            "s",
+            _own.total("wenxin_operator_watch_age_seconds", how="max"),
+            (300, "yellow"),
+            (600, "red"),
+        ),
+        _now(
+            "Waiting for a pass",
+            "Resources; a burst is gone within seconds.",
+            "none",
+            _own.total("wenxin_operator_queue_length", how="max"),
+            (20, "yellow"),
+        ),
+        _now("Pass, p99", "Duration of a pass.", "s", _own.quantile(0.99, _SECONDS), (1, "yellow"), (5, "red")),
+        _now(
+            "Passes that fail",
+            "Share of all passes.",
+            "percentunit",
+            _own.share(_PASSES, 'outcome="failed"'),
+            (0.05, "yellow"),
+            (0.5, "red"),
+        ),
+    ),
+)
+
+_WORK = Row(
+    "Passes",
+    (
+        Panel(
+            "Passes by outcome",
+            "At rest all are unchanged: a resync looks, and writes nothing.",
+            "ops",
+            (Query(_own.rate(_PASSES, "outcome"), "{{outcome}}"),),
+            stacked=True,
+        ),
+        Panel(
+            "Duration of a pass",
+            "By kind of resource.",
+            "s",
+            (
+                Query(_own.quantile(0.5, _SECONDS, "kind"), "{{kind}} half"),
+                Query(_own.quantile(0.99, _SECONDS, "kind"), "{{kind}} 99 %"),
+            ),
+        ),
+        Panel(
+            "Queue",
+            "Resources that wait for a pass, and those in one. It empties within seconds of a burst.",
+            "short",
+            (
+                Query(_own.total("wenxin_operator_queue_length"), "waiting"),
+                Query(_own.total("wenxin_operator_queue_running"), "in a pass"),
+            ),
+        ),
+    ),
+)
+
+_API = Row(
+    "API server",
+    (
+        Panel(
+            "Requests by answer",
+            "Code 0 is no answer at all.",
+            "reqps",
+            (Query(_own.rate(_REQUESTS, "code"), "{{code}}"),),
+            stacked=True,
+        ),
+        Panel(
+            "Requests by kind",
+            "At rest: lists at each resync, watches that end and begin anew, and the Lease.",
+            "reqps",
+            (Query(_own.rate(_REQUESTS, "method", "resource") + " > 0", "{{method}} {{resource}}"),),
+            stacked=True,
+        ),
+        Panel(
+            "Writes",
+            "Changes of objects; at rest none.",
+            "ops",
+            (Query(_own.rate(_WRITES, "method", "resource") + " > 0", "{{method}} {{resource}}"),),
+            stacked=True,
+            quiet="nothing was written within the window",
+        ),
+        Panel(
+            "Who leads",
+            "1 for the copy that holds the Lease. A step is a change of hands.",
+            "none",
+            (Query(_own("wenxin_operator_leader"), "{{pod}}"),),
+            most=1,
+        ),
+        Panel(
+            "Age of what it sees",
+            "Since the oldest kind was last listed in full; a saw with teeth of resyncInterval.",
+            "s",
+            (Query(_own("wenxin_operator_watch_age_seconds"), "{{pod}}"),),
+            limits=((300, "red"),),
+        ),
+        Panel(
+            "Memory",
+            "Some 5 KiB for each object that it knows.",
+            "bytes",
+            (Query(_own("process_resident_memory_bytes"), "{{pod}}"),),
+        ),
+    ),
+)
+
+_RESOURCES = Row(
+    "Resources",
+    (
+        Panel(
+            "Ready and not",
+            "WenxinDeployments and WenxinModels by their condition Ready.",
+            "short",
+            (Query('max by (kind, status) (wenxin_operator_resources{condition="Ready"})', "{{kind}} {{status}}"),),
+            stacked=True,
+        ),
+        Panel(
+            "Conditions that do not hold",
+            "Deployments; a Progressing that does not hold with RolloutComplete is as it should be, and left out.",
+            "none",
+            (
+                Query(
+                    "max by (namespace, deployment, condition, reason)"
+                    ' (wenxin_operator_deployment_condition{reason!="RolloutComplete"}) == 0',
+                    "Holds",
+                ),
+            ),
+            kind="table",
+            width=8,
+            link=("wenxin-deployment", ("namespace", "deployment")),
+            quiet="all conditions hold",
+        ),
+        Panel(
+            "Models",
+            "Conditions of WenxinModels. 1: True.",
+            "none",
+            (
+                Query(
+                    "max by (namespace, model, condition, reason) (wenxin_operator_model_condition)",
+                    "Holds",
+                ),
+            ),
+            kind="table",
+            width=8,
+        ),
+        Panel(
+            "Processor",
+            "Cores in use.",
+            "short",
+            (Query(_own.rate("process_cpu_seconds_total", "pod"), "{{pod}}"),),
+            width=12,
+            height=6,
+        ),
+        Panel(
+            "Versions",
+            "Of the copies.",
+            "none",
+            (Query("max by (pod, version, python) (wenxin_operator_build_info)", "Up"),),
+            kind="table",
+            width=12,
+            height=6,
+        ),
+    ),
+)
+
+BOARD = Dashboard(
+    "wenxin-operator",
+    "Wenxin / Operator",
+    "The operator itself: who leads, whether its view is fresh, what passes do and cost.",
+    (),
+    (_NOW, _WORK, _API, _RESOURCES),
+)
