@@ -50,6 +50,9 @@ class Settings(BaseModel):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         "IfNotPresent", description="Pull policy of model pods and inspect Jobs."
     )
+    image_pull_secrets: Names = Field(
+        (), description="Secrets with registry credentials for the pods above, separated by commas; in each namespace."
+    )
     watch_namespaces: Names = Field(
         (), description="Namespaces to serve, separated by commas; empty is the whole cluster."
     )

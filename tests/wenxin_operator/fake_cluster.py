@@ -42,6 +42,7 @@ _SCHEMAS = {
 class Settings:
     runtime_image: str = "registry.example/wenxin/runtime:1"
     image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: tuple[str, ...] = ()
     lease_namespace: str = "wenxin-system"
 
 

@@ -23,6 +23,11 @@ class OperatorSettings(Protocol):
         ...
 
     @property
+    def image_pull_secrets(self) -> Sequence[str]:
+        """Names of Secrets for the registry of these images, in the namespace of each pod."""
+        ...
+
+    @property
     def lease_namespace(self) -> str:
         """Where the operator itself runs; its pods may call the models'."""
         ...
@@ -115,6 +120,12 @@ def container(name: str, image: str, settings: OperatorSettings, env: Sequence[R
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **body,
     }
+
+
+def pull_secrets(settings: OperatorSettings, named: Sequence[Raw] = ()) -> list[Raw]:
+    """What a pod's `imagePullSecrets` are: those that its spec names, then the operator's, each once."""
+    ours = [{"name": name} for name in settings.image_pull_secrets]
+    return [*named, *(secret for secret in ours if secret not in named)]
 
 
 def model_volume(where: ClaimPath) -> Raw:

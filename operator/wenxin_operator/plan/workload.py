@@ -28,6 +28,7 @@ from wenxin_operator.plan.manifest import (
     container,
     model_mount,
     model_volume,
+    pull_secrets,
 )
 from wenxin_operator.target import Target
 
@@ -132,6 +133,7 @@ def pod_template(
 def _pod_spec(name: str, target: Target, flags: str, settings: OperatorSettings, membership: Membership | None) -> Raw:
     spec, where = target.spec, claim_path(target.model.source)
     shared_memory = {"medium": "Memory", "sizeLimit": f"{max(1, gpus_per_pod(spec))}Gi"}
+    secrets = pull_secrets(settings, [_dump(secret) for secret in spec.pod.image_pull_secrets])
     return {
         "serviceAccountName": name,
         "automountServiceAccountToken": False,
@@ -145,6 +147,7 @@ def _pod_spec(name: str, target: Target, flags: str, settings: OperatorSettings,
             TMP_VOLUME,
             {"name": "shm", "emptyDir": shared_memory},
         ],
+        **({"imagePullSecrets": secrets} if secrets else {}),
         **_placement(name, spec, membership),
     }
 
@@ -250,7 +253,6 @@ def _placement(name: str, spec: DeploymentSpec, membership: Membership | None) -
         "tolerations": tolerations,
         "priorityClassName": pod.priority_class_name,
         "runtimeClassName": pod.runtime_class_name,
-        "imagePullSecrets": [_dump(secret) for secret in pod.image_pull_secrets],
     }
     return _spread(name, spec, membership) | {field: value for field, value in optional.items() if value}
 
