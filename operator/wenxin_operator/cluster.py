@@ -29,6 +29,7 @@ JSON = "application/json"
 APPLY = "application/apply-patch+yaml"  # JSON is YAML
 MERGE = "application/merge-patch+json"
 RETRIED = frozenset({429, 500, 502, 503, 504})
+_DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 _ERRORS: dict[int, type[ApiError]] = {
     400: Invalid,
@@ -198,6 +199,17 @@ class Cluster:
         """See lease.Leases."""
         path = f"{_leases(lease['metadata']['namespace'])}/{lease['metadata']['name']}"
         return await self._request("PUT", path, body=lease, attempts=1)
+
+    async def read_definition(self, name: str) -> Raw | None:
+        """See definitions.Definitions."""
+        try:
+            return await self._request("GET", f"{_DEFINITIONS}/{name}")
+        except NotFound:
+            return None
+
+    async def apply_definition(self, manifest: Raw) -> Raw:
+        """See definitions.Definitions."""
+        return await self._apply(f"{_DEFINITIONS}/{manifest['metadata']['name']}", manifest)
 
     async def _apply(self, path: str, manifest: Raw) -> Raw:
         query = {"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}

@@ -59,6 +59,9 @@ ANNOTATION_DIGEST = f"{GROUP}/model-digest"
 ANNOTATION_FLAGS = f"{GROUP}/flags"
 """On pods: the ConfigMap of flags that they mount; it stays while they live."""
 
+ANNOTATION_VERSION = f"{GROUP}/version"
+"""On CustomResourceDefinitions: the version of the project that wrote them."""
+
 LABEL_APP = "app.kubernetes.io/name"
 LABEL_INSTANCE = "app.kubernetes.io/instance"
 LABEL_COMPONENT = "app.kubernetes.io/component"

@@ -8,7 +8,6 @@ import sys
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from prometheus_client import (
@@ -26,11 +25,7 @@ from prometheus_client.registry import Collector
 
 from wenxin_operator.inventory import Inventory
 from wenxin_operator.names import OWNER_LABEL, RESOURCES, Key, Raw
-
-try:
-    VERSION = version("wenxin-operator")
-except PackageNotFoundError:  # pragma: no cover - run from a bare source tree
-    VERSION = "0.0.0"
+from wenxin_operator.version import VERSION as VERSION  # noqa: PLC0414 - also known from here
 
 ABOUT: ContextVar[Key | None] = ContextVar("ABOUT", default=None)
 """The resource that this task works on: every log line names it."""

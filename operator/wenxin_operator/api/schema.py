@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from wenxin_operator.api.deployment import WenxinDeployment
 from wenxin_operator.api.model import WenxinModel
-from wenxin_operator.names import GROUP, RESOURCES, VERSION, Raw
+from wenxin_operator.names import ANNOTATION_VERSION, GROUP, RESOURCES, VERSION, Raw
+from wenxin_operator.version import VERSION as RELEASE
 
 ROOT = Path(__file__).parents[3]
 FOLDERS = (ROOT / "crds", ROOT / "charts" / "wenxin-operator" / "crds")
@@ -123,7 +124,10 @@ def crd(resource: CustomResource) -> Raw:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{resource.plural}.{GROUP}"},
+        "metadata": {
+            "name": f"{resource.plural}.{GROUP}",
+            "annotations": {ANNOTATION_VERSION: RELEASE},  # definitions.py never goes back
+        },
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",
