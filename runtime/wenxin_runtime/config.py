@@ -136,8 +136,19 @@ class RuntimeConfig:
     )
     redis_url: str | None = _flag(
         None,
-        "keep answers to repeated prompts here: redis://[:PASSWORD@]HOST[:PORT][/DB], rediss:// for TLS, or unix://PATH;"
-        " better in the variable WENXIN_REDIS_URL, which no list of processes shows (default: no cache)",
+        "keep answers to repeated prompts here: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss:// for TLS, "
+        "unix://PATH, redis+sentinel://HOST[:PORT],.../MASTER or redis+cluster://HOST[:PORT],...; better in the variable "
+        "WENXIN_REDIS_URL, which no list of processes shows (default: no cache)",
+    )
+    redis_url_file: str | None = _flag(
+        None,
+        "file with that URL, such as a mounted Secret; it may come late, and is read again when Redis fails "
+        "(default: $WENXIN_REDIS_URL_FILE)",
+    )
+    redis_ca_file: str | None = _flag(
+        None,
+        "PEM file with the authorities that vouch for a Redis with TLS "
+        "(default: $WENXIN_REDIS_CA_FILE, else the system's)",
     )
     cache_ttl: float = _flag(3600.0, "seconds that an answer is kept in Redis, give or take a tenth")
     cache_match: str = _flag(

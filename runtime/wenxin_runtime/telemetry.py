@@ -15,10 +15,10 @@ from prometheus_client.registry import Collector
 from wenxin_runtime import __version__
 from wenxin_runtime.distribution import Histogram
 from wenxin_runtime.ipc import EngineStats, FinishReason, Ready
+from wenxin_runtime.server.answers.how import How
 from wenxin_runtime.timeline import Timeline
 
 ENDINGS = (*get_args(FinishReason), "abort")
-CACHE_RESULTS = ("hit", "shared", "miss", "bypass")
 CACHE_ERRORS = ("timeout", "connection", "refused", "corrupt")
 REJECTIONS = ("overloaded", "loading", "draining", "engine_died")
 # A phase is whatever the engine reports in seconds, so a new one shows up here by itself.
@@ -181,14 +181,21 @@ class AnswerMetrics:
         self._lookups = Histogram(
             "wenxin_answer_cache_lookup_seconds", "Time for a lookup in Redis", _SECONDS_OF_A_LOOKUP, registry=registry
         )
-        for result in CACHE_RESULTS:
-            self._requests.labels(result)
+        self._info.info({"space": ""})
+        self._results = {how: self._requests.labels(how) for how in How}
         for kind in CACHE_ERRORS:
             self._errors.labels(kind)
+        self._info = Info(
+            "wenxin_answer_cache", "What this model's keys in Redis begin with, once it is known", registry=registry
+        )
 
-    def count(self, result: str) -> None:
+    def begin(self, space: str) -> None:
+        """Say which keys are this model's; see `answers.cache.AnswerCache`."""
+        self._info.info({"space": space})
+
+    def count(self, how: How) -> None:
         """Count a request by where its answer came from."""
-        self._requests.labels(result).inc()
+        self._results[how].inc()
 
     def lookup(self, seconds: float) -> None:
         """See `answers.store.Watcher`."""

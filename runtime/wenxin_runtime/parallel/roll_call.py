@@ -44,7 +44,7 @@ OWN_FLAGS = frozenset(
         *("served_model_name", "queue_size", "seed", "max_logprobs", "max_request_bytes", "chat_template"),
         *("reasoning_parser", "tool_call_parser", "shutdown_delay", "drain_timeout", "engine_stall_timeout"),
         *("otlp_endpoint", "enable_debug_endpoints", "async_scheduling", "enable_prefix_caching"),
-        *("redis_url", "cache_ttl", "cache_match", "cache_max_entry_bytes"),
+        *("redis_url", "redis_url_file", "redis_ca_file", "cache_ttl", "cache_match", "cache_max_entry_bytes"),
     }
 )
 

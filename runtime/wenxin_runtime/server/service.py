@@ -30,8 +30,11 @@ class Stage(enum.Enum):
     """New requests are refused; accepted ones are finished."""
 
 
-class Load(msgspec.Struct, frozen=True):
-    """The body of /load. Sequences, except `slots` and `queue_size`, which are places; `kv_usage` is 0 to 1."""
+class Load(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The body of /load. Sequences, except `slots` and `queue_size`, which are places; `kv_usage` is 0 to 1.
+
+    `cache` says whether Redis answers ("ok") or is left alone ("down"), where there is an answer cache.
+    """
 
     waiting: int
     running: int
@@ -40,6 +43,7 @@ class Load(msgspec.Struct, frozen=True):
     kv_usage: float
     draining: bool
 
+    cache: str = ""
 
 class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     """The body of /health and /health/ready. `done` and `total` are bytes of weights."""
@@ -91,6 +95,7 @@ class Service:
             draining=self.stage is not Stage.SERVING,
         )
 
+            cache="" if self.answers is None else "ok" if self.answers.well else "down",
     def accepting(self) -> ServedModel:
         """Return the model if a new request may come in now; called before any work is spent on one.
 

@@ -1,6 +1,5 @@
 """Hit, share, or generate and keep: how a request gets its answer where there is a cache."""
 
-import enum
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,8 @@ from wenxin_runtime.ipc import FinishReason, Submit
 from wenxin_runtime.server.answers import entry
 from wenxin_runtime.server.answers.entry import Kept
 from wenxin_runtime.server.answers.flight import Flight
-from wenxin_runtime.server.answers.key import is_deterministic, key_of
+from wenxin_runtime.server.answers.how import How
+from wenxin_runtime.server.answers.key import is_deterministic, key_of, space_of
 from wenxin_runtime.server.generation import Generation
 from wenxin_runtime.server.openai.plan import Plan
 from wenxin_runtime.telemetry import AnswerMetrics
@@ -20,24 +20,15 @@ from wenxin_runtime.telemetry import AnswerMetrics
 Admit = Callable[[Sequence[Submit]], Generation]
 
 
-class How(enum.StrEnum):
-    """Where an answer comes from: the header X-Wenxin-Cache."""
-
-    HIT = "hit"
-    """Redis had it."""
-    SHARED = "shared"
-    """An equal request is being answered, and this one reads along."""
-    MISS = "miss"
-    """It is generated, and kept."""
-    BYPASS = "bypass"
-    """It is generated for this request alone: the client, or the rule of what may be repeated, wants it so."""
-
-
 class Store(Protocol):
     """Where entries are kept."""
 
-    async def connect(self) -> None:
-        """Connect before anybody waits for it."""
+    @property
+    def well(self) -> bool:
+        """Whether it is asked: what is not well is left alone."""
+
+    async def connect(self, space: bytes) -> None:
+        """Connect before anybody waits for it; from now on keys are of this space."""
 
     async def get(self, key: bytes) -> bytes | None:
         """Find an entry."""
@@ -90,24 +81,24 @@ class AnswerCache:
 
     Attributes:
         identity: The model and how it computes; while it is None nothing is cached.
+        space: What the model's keys begin with in the store, whoever serves it; empty while there is no identity.
     """
 
-    def __init__(
-        self, store: Store, *, only_deterministic: bool, most_bytes: int, count: Callable[[How], None]
-    ) -> None:
+    def __init__(self, store: Store, *, only_deterministic: bool, most_bytes: int, metrics: AnswerMetrics) -> None:
         """Keep answers in `store`.
 
         Args:
             store: Shared with other servers.
             only_deterministic: Whether answers that are drawn without a seed are never repeated.
             most_bytes: Larger answers are not kept.
-            count: Told of each request.
+            metrics: Told of each request.
         """
         self.identity: str | None = None
+        self.space = ""
         self._store = store
         self._only_deterministic = only_deterministic
         self._most_bytes = most_bytes
-        self._count = count
+        self._metrics = metrics
         self._flights: dict[bytes, Flight] = {}
 
     async def open(self, plan: Plan, wish: Wish, admit: Admit) -> Opened:
@@ -117,13 +108,20 @@ class AnswerCache:
             RequestError: `admit` refuses it.
         """
         opened = await self._open(plan, wish, admit)
-        self._count(opened.how)
+        self._metrics.count(opened.how)
         return opened
 
     async def begin(self, identity: str) -> None:
         """Cache from now on; `identity` is of the model, and of how it computes."""
-        await self._store.connect()
+        self.space = space_of(identity)
+        await self._store.connect(self.space.encode())
         self.identity = identity
+        self._metrics.begin(self.space)
+
+    @property
+    def well(self) -> bool:
+        """Whether answers are looked up and kept now."""
+        return self.identity is not None and self._store.well
 
     async def close(self) -> None:
         """Finish what is being written."""
@@ -199,21 +197,28 @@ def _request_ids(plan: Plan) -> list[str]:
     return [request_id for submit in plan.submits() for request_id in submit.request_ids]
 
 
+def redis_flags(url: str | None, url_file: str | None, ca_file: str | None) -> tuple[str, str, str]:
+    """Where Redis is as the flags say it, or else the variables of the same names; what neither says is empty."""
+    given = {"WENXIN_REDIS_URL": url, "WENXIN_REDIS_URL_FILE": url_file, "WENXIN_REDIS_CA_FILE": ca_file}
+    found, file, authorities = (flag or os.environ.get(name, "") for name, flag in given.items())
+    return found, file, authorities
+
+
 def cache_of(config: RuntimeConfig, metrics: AnswerMetrics) -> AnswerCache | None:
-    """Make the cache that the flags and WENXIN_REDIS_URL ask for, if they do.
+    """Make the cache that the flags and the environment ask for, if they do.
 
     Raises:
         ConfigError: the URL is none.
     """
-    url = config.redis_url or os.environ.get("WENXIN_REDIS_URL")
-    if not url:
+    url, url_file, ca_file = redis_flags(config.redis_url, config.redis_url_file, config.redis_ca_file)
+    if not url and not url_file:
         return None
-    from wenxin_runtime.server.answers.store import RedisStore  # noqa: PLC0415 - a server without a cache needs no redis
+    from wenxin_runtime.server.answers.address import Address  # noqa: PLC0415 - a server without a cache needs no redis
+    from wenxin_runtime.server.answers.store import RedisStore  # noqa: PLC0415 - same
 
-    store = RedisStore(url, config.cache_ttl, metrics)
     return AnswerCache(
-        store,
+        RedisStore(Address(url, url_file, ca_file), config.cache_ttl, metrics),
         only_deterministic=config.cache_match == "deterministic",
         most_bytes=config.cache_max_entry_bytes,
-        count=metrics.count,
+        metrics=metrics,
     )

@@ -44,6 +44,11 @@ def _what_ends(answer: AnswerFormat) -> list[Any]:
     return [stage and stage.name, calls and calls.only_one, sorted(answer.shown_ids)]
 
 
+def space_of(identity: str) -> str:
+    """Name what a model's keys have in common, so that they can be found without the requests: 12 hex digits."""
+    return hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+
 def is_deterministic(plan: Plan) -> bool:
     """Say whether the same request always has the same answer: it is greedy, or draws from a seed of its own."""
     return plan.sampling.temperature == 0 or plan.sampling.seed is not None

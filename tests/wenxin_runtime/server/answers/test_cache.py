@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.wenxin_runtime.server.answers.conftest import RedisServer
+from bench.redis_server import RedisServer
 from tests.wenxin_runtime.server.conftest import Running, running_server
 from tests.wenxin_runtime.server.processes import until
 from wenxin_runtime.ipc import TokenLogprobs

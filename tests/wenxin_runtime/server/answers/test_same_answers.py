@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI
 
-from tests.wenxin_runtime.server.answers.conftest import RedisServer
+from bench.redis_server import RedisServer
 from tests.wenxin_runtime.server.processes import until
 from tests.wenxin_runtime.server.real_engine import MODEL, openai_client
 from wenxin_runtime.server.answers import store

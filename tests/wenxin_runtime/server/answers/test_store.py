@@ -7,6 +7,7 @@ import pytest
 from tests.wenxin_runtime.server.processes import until
 from wenxin_runtime.errors import ConfigError
 from wenxin_runtime.server.answers import store as module
+from wenxin_runtime.server.answers.address import Address
 from wenxin_runtime.server.answers.store import RedisStore
 
 
@@ -31,7 +32,8 @@ async def opened(redis_server, monkeypatch):
     monkeypatch.setattr(module, "_PROBE_AFTER_SECONDS", (0.05,))
     monkeypatch.setattr(module, "LOOKUP_SECONDS", 0.5)  # this machine may be busy
     seen = Seen()
-    store = RedisStore(redis_server.url, 100.0, seen)
+    store = RedisStore(Address(redis_server.url), 100.0, seen)
+    await store.connect(b"model")
     yield redis_server, store, seen
     await store.close()
 
@@ -106,8 +108,19 @@ async def test_an_entry_that_is_dropped_is_gone(opened):
         assert asyncio.get_running_loop().time() < deadline
 
 
-@pytest.mark.parametrize("url", ["", "http://x", "redis://:secret@host:port"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://x",
+        "redis://:secret@host:port",
+        "redis+sentinel://:secret@host",
+        "redis+sentinel://:secret@/main",
+        "redis+cluster://:secret@host/1",
+        "redis+crowd://:secret@host",
+        "http+cluster://:secret@host",
+    ],
+)
 def test_what_is_no_url_is_refused_without_repeating_it(url):
     with pytest.raises(ConfigError, match="--redis-url") as refused:
-        RedisStore(url, 1.0, Seen())
+        RedisStore(Address(url), 1.0, Seen())
     assert "secret" not in str(refused.value)
