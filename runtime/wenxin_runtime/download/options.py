@@ -7,8 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import httpx
+from urllib.parse import urlsplit
 
 from wenxin_runtime.errors import ConfigError
 from wenxin_runtime.flags import add_field_flags, flag, flag_of
@@ -78,15 +77,16 @@ class DownloadOptions:
 
     def _check_source(self) -> None:
         try:
-            scheme = httpx.URL(self.source).scheme
-        except (httpx.InvalidURL, ValueError) as error:
+            parts = urlsplit(self.source)
+        except ValueError as error:
             raise ConfigError(f"SOURCE {self.source!r} is no URL: {error}") from error
+        scheme = self.scheme
         if scheme not in SCHEMES:
             raise ConfigError(
                 f"SOURCE must begin with {', '.join(f'{name}://' for name in SCHEMES)}; got {self.source!r}"
             )
-        if httpx.URL(self.source).userinfo:
-            raise ConfigError("SOURCE must not hold a password: give it as an environment variable, see --help")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ConfigError("SOURCE must hold no password and no query: give credentials as variables, see --help")
         if self.revision is not None and scheme not in ("hf", "modelscope"):
             raise ConfigError(f"--revision is for hf:// and modelscope://; {scheme}:// has none")
         if self.mirror is not None:

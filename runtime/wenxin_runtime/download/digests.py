@@ -1,0 +1,108 @@
+"""What the bytes on disk hash to, and the files of checksums that say what they should."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from wenxin_runtime.download.listing import Digest, RemoteFile
+from wenxin_runtime.errors import ConfigError
+
+_READ = 8 * 2**20
+_LINE = re.compile(r"(?P<digest>[0-9a-fA-F]{64}) [ *](?:\./)?(?P<name>\S.*)")
+
+STRONG = ("sha256", "sha1", "git-sha1")
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
+class _Crc32:
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes, /) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def hexdigest(self) -> str:
+        return f"{self._value:08x}"
+
+
+async def digest_of(path: Path, algorithm: str) -> str:
+    """Hash a file; a reader in a thread lets the transfers go on, and a cancellation wait for one read at most.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with contextlib.closing(await asyncio.to_thread(path.open, "rb", buffering=0)) as file:
+        hashing = _begun(algorithm, os.fstat(file.fileno()).st_size)
+
+        def step() -> int:
+            piece = file.read(_READ)
+            hashing.update(piece)
+            return len(piece)
+
+        while await asyncio.to_thread(step):
+            pass
+    return hashing.hexdigest()
+
+
+def _begun(algorithm: str, size: int) -> _Hash:
+    if algorithm == "crc32":
+        return _Crc32()
+    if algorithm == "git-sha1":  # a blob's id: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
+        hashing = hashlib.sha1(usedforsecurity=False)
+        hashing.update(f"blob {size}\0".encode())
+        return hashing
+    return hashlib.new(algorithm, usedforsecurity=algorithm == "sha256")
+
+
+def parse_sums(text: str, where: str) -> dict[str, Digest]:
+    """Read lines as sha256sum writes them; empty ones and comments (#) are skipped.
+
+    Raises:
+        ConfigError: a line is something else; names it.
+    """
+    found = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise ConfigError(f"{where}, line {number}: not as `sha256sum FILE...` writes it (64 digits, a name)")
+        found[match["name"]] = Digest("sha256", match["digest"].lower())
+    return found
+
+
+def read_sums(path: str) -> dict[str, Digest]:
+    """Read the file of --checksums.
+
+    Raises:
+        ConfigError: it cannot be read, or is none.
+    """
+    try:
+        return parse_sums(Path(path).read_text(encoding="utf-8"), f"--checksums {path}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--checksums {path} cannot be read: {error}") from error
+
+
+def with_sums(files: tuple[RemoteFile, ...], sums: Mapping[str, Digest], where: str) -> tuple[RemoteFile, ...]:
+    """Hold each of `files` to its line in `sums`.
+
+    Raises:
+        ConfigError: one has no line.
+    """
+    missing = [file.name for file in files if file.name not in sums]
+    if missing:
+        raise ConfigError(f"{where} has no line for {', '.join(missing[:3])}: add what `sha256sum` says of it")
+    return tuple(
+        RemoteFile(name=file.name, size=file.size, digest=sums[file.name], validator=file.validator) for file in files
+    )
