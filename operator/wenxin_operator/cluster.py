@@ -183,6 +183,14 @@ class Cluster:
         """See reconcile.Writer."""
         await self._recorder.emit(event)
 
+    async def annotate(self, thing: Raw, annotations: Mapping[str, str]) -> None:
+        """See reconcile.Writer."""
+        kind, metadata = thing["kind"], thing["metadata"]
+        patch = {"metadata": {"uid": metadata["uid"], "annotations": dict(annotations)}}
+        path = path_of(kind, metadata["namespace"], metadata["name"])
+        query = {"fieldManager": FIELD_MANAGER}
+        self._written(kind, await self._request("PATCH", path, query, body=patch, content=MERGE))
+
     async def ask(self, pod: Raw) -> Any:
         """See reconcile.Writer."""
         return await load.words(self._pods, pod) if self._pods else None

@@ -58,6 +58,13 @@ ANNOTATION_DIGEST = f"{GROUP}/model-digest"
 
 ANNOTATION_FLAGS = f"{GROUP}/flags"
 """On pods: the ConfigMap of flags that they mount; it stays while they live."""
+ANNOTATION_ROOM = f"{GROUP}/room"
+"""On pods: what they need to be placed, as `rollout.Room` writes it; tells whether one fits where another was."""
+ANNOTATION_NO_ROOM = f"{GROUP}/no-room"
+"""On what makes the pods of a revision, while it is rolled out: what there was no room for, in the cluster's words. It
+is why an old replica goes before each new one comes."""
+ANNOTATION_DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+"""On pods: those with the lowest go first when their number falls; 0 where there is none."""
 
 ANNOTATION_VERSION = f"{GROUP}/version"
 """On CustomResourceDefinitions: the version of the project that wrote them."""

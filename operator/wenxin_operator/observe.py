@@ -1,6 +1,6 @@
 """Raw API objects -> frozen snapshots. Pure: reads only what the store already holds, decides nothing."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, TypeVar
@@ -113,6 +113,7 @@ class DeploymentSnapshot:
         pods: Its serving pods of every revision, those on their way out included.
         serving: Names of the pods that the Service's EndpointSlices call ready.
         leader_worker_sets: The cluster has LeaderWorkerSets.
+        busy: Sequences of those of its pods that were asked and answered, by name; None where none was asked.
     """
 
     resource: Raw
@@ -124,6 +125,7 @@ class DeploymentSnapshot:
     pods: tuple[PodSeen, ...]
     serving: frozenset[str]
     leader_worker_sets: bool
+    busy: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +169,14 @@ class ModelSnapshot:
     jobs: tuple[JobSeen, ...]
 
 
-def deployment(key: Key, reader: Reader) -> DeploymentSnapshot | None:
-    """See one WenxinDeployment and all that belongs to it; None when it is gone or going."""
+def deployment(key: Key, reader: Reader, busy: Mapping[str, int] | None = None) -> DeploymentSnapshot | None:
+    """See one WenxinDeployment and all that belongs to it; None when it is gone or going.
+
+    Args:
+        key: The resource.
+        reader: What is known of the cluster.
+        busy: Sequences of its pods, where they were asked.
+    """
     resource = _present(reader.get(key.kind, key.namespace, key.name))
     if resource is None:
         return None
@@ -189,6 +197,7 @@ def deployment(key: Key, reader: Reader) -> DeploymentSnapshot | None:
         # The headless Service of groups has slices too, and calls every pod in them ready.
         serving=frozenset(_ready_endpoints(one for one in slices if _labels(one).get(LABEL_SERVICE_NAME) == key.name)),
         leader_worker_sets=reader.serves(LEADER_WORKER_SET),
+        busy=busy,
     )
 
 

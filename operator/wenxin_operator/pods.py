@@ -7,10 +7,13 @@ would be written for ever.
 import json
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from wenxin_operator.names import (
+    ANNOTATION_DELETION_COST,
     ANNOTATION_FLAGS,
+    ANNOTATION_ROOM,
     LABEL_GROUP,
     LABEL_GROUP_INDEX,
     LABEL_POD_INDEX,
@@ -52,6 +55,9 @@ class PodSeen:
         problem: What keeps it from being ready, where its status tells.
         group: Name of the group of pods that it is part of; empty for a pod that is a replica by itself.
         node_rank: Its number in the group.
+        since: When it began to wait for a node or to be unready, or was made; None where nothing tells.
+        room: What it needs to be placed, as `rollout.Room` writes it; empty where it was made without.
+        cost: Its deletion cost.
     """
 
     name: str
@@ -62,6 +68,9 @@ class PodSeen:
     problem: Problem | None
     group: str = ""
     node_rank: int = 0
+    since: datetime | None = None
+    room: str = ""
+    cost: int = 0
 
     @property
     def leads(self) -> bool:
@@ -72,20 +81,36 @@ class PodSeen:
 def see(pod: Raw) -> PodSeen:
     """Sort one pod's status."""
     metadata, status = pod["metadata"], pod.get("status") or {}
-    labels = metadata.get("labels") or {}
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     group, number = _place(labels)
     leaving = bool(metadata.get("deletionTimestamp")) or status.get("phase") in ("Failed", "Succeeded")
     ready = not leaving and _condition(status, "Ready").get("status") == "True"
     return PodSeen(
         name=metadata["name"],
         revision=labels.get(LABEL_REVISION, ""),
-        flags=(metadata.get("annotations") or {}).get(ANNOTATION_FLAGS, ""),
+        flags=annotations.get(ANNOTATION_FLAGS, ""),
         ready=ready,
         leaving=leaving,
         problem=None if ready or leaving else problem(pod),
         group=group,
         node_rank=int(number),
+        since=_since(metadata, status),
+        room=annotations.get(ANNOTATION_ROOM, ""),
+        cost=_cost(annotations.get(ANNOTATION_DELETION_COST, "")),
     )
+
+
+def _since(metadata: Raw, status: Raw) -> datetime | None:
+    """When it became what it is: the scheduler's word counts while it has no node, then that of its readiness."""
+    conditions = (_condition(status, kind) for kind in ("PodScheduled", "Ready"))
+    told = (one.get("lastTransitionTime") for one in conditions if one.get("status") == "False")
+    moment = next((time for time in told if time), None) or metadata.get("creationTimestamp")
+    return datetime.fromisoformat(moment) if moment else None
+
+
+def _cost(text: str) -> int:
+    """As Kubernetes reads it: 0 where it is no number."""
+    return int(text) if re.fullmatch(r"-?(0|[1-9][0-9]{0,9})", text) else 0
 
 
 def _place(labels: dict[str, str]) -> tuple[str, str]:

@@ -1,15 +1,19 @@
 """How far the replicas are: the serving pods, sorted by what they mean for the newest revision. Pure."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from wenxin_operator.names import LEADER_WORKER_SET
+from wenxin_operator.names import DEPLOYMENT, LEADER_WORKER_SET
 from wenxin_operator.observe import DeploymentSnapshot
 from wenxin_operator.plan import groups
 from wenxin_operator.plan.deployment import DeploymentPlan
 from wenxin_operator.pods import PodSeen, Problem
+from wenxin_operator.rollout import NO_ROOM_REASONS
 
+_POD_NAME = re.compile(r'pods "[^"]+" ')
 _CONSEQUENCES = frozenset({"RankLost"})
 """Reasons with which the pods of a group follow another of theirs; that one's own words say more."""
 
@@ -25,9 +29,11 @@ class Progress:
         older: First pods of earlier revisions, not on their way out.
         answering: Newest ones that are ready and stand in the EndpointSlice.
         any_answering: The same of every revision.
-        problem: What most of the newest that are not ready suffer from, members of groups included.
+        problem: What most of the newest that are not ready suffer from, members of groups included; else what their
+            Deployment complains of, or which group takes too long.
         waiting: Which group waits for others of its pods, in words; empty where none does.
         by_ordinal: Too many groups are there, and a LeaderWorkerSet chooses which of them go.
+        way: How the newest take the place of older ones, and why; empty while there is nobody to take the place of.
     """
 
     wanted: int
@@ -39,6 +45,7 @@ class Progress:
     problem: Problem | None
     waiting: str
     by_ordinal: bool
+    way: str
 
     @property
     def complete(self) -> bool:
@@ -55,6 +62,8 @@ class Progress:
         clauses = [f"{self.answering} of {self.wanted} {self.noun} of the newest revision answer"]
         if self.older:
             clauses.append(f"{len(self.older)} of older ones are still there")
+        if self.way:
+            clauses.append(self.way)
         if self.waiting:
             clauses.append(self.waiting)
         if self.by_ordinal:
@@ -62,12 +71,13 @@ class Progress:
         return "; ".join(clauses)
 
 
-def see(seen: DeploymentSnapshot, plan: DeploymentPlan) -> Progress:
+def see(seen: DeploymentSnapshot, plan: DeploymentPlan, now: datetime) -> Progress:
     """Sort the pods.
 
     Args:
         seen: What there is.
         plan: What should exist.
+        now: The time.
     """
     target = plan.decision.target
     nodes = target.spec.parallelism.nodes if target else 1
@@ -82,10 +92,38 @@ def see(seen: DeploymentSnapshot, plan: DeploymentPlan) -> Progress:
         older=tuple(pod for pod in present if pod.leads and pod.revision != plan.revision),
         answering=sum(_answers(pod, seen) for pod in leaders),
         any_answering=sum(_answers(pod, seen) for pod in present),
-        problem=_problem(newest, wanted),
+        problem=_in_the_way(_problem(newest, wanted) or _stuck(seen, plan, now), seen, plan),
         waiting=_waiting(_members(newest, seen, plan.revision), nodes),
         by_ordinal=plan.workload == LEADER_WORKER_SET and len(leaders) > wanted,
+        way=_way(seen, plan),
     )
+
+
+def _stuck(seen: DeploymentSnapshot, plan: DeploymentPlan, now: datetime) -> Problem | None:
+    """What the Deployment itself complains of: pods that it may not make, or that take too long. Of groups, we do."""
+    live = next((child for child in seen.children if child["kind"] == plan.workload == DEPLOYMENT), {})
+    for condition in (live.get("status") or {}).get("conditions") or ():
+        made = (condition.get("type"), condition.get("status"))
+        if made == ("ReplicaFailure", "True") or condition.get("reason") == "ProgressDeadlineExceeded":
+            # Each attempt names another pod that was not made.
+            return Problem(condition["reason"], _POD_NAME.sub("pods ", condition.get("message", "")))
+    return groups.overdue(groups.see(seen.children, seen.pods), seen.pods, plan.revision, now)
+
+
+def _in_the_way(problem: Problem | None, seen: DeploymentSnapshot, plan: DeploymentPlan) -> Problem | None:
+    """Of a new pod that is not placed or not made: none where that is a step of the rollout, else how it goes on."""
+    if problem is None or problem.reason not in NO_ROOM_REASONS or plan.course is None:
+        return problem
+    if plan.course.passing:
+        return None
+    way = _way(seen, plan)
+    return Problem(problem.reason, f"{problem.message}; {way}") if way else problem
+
+
+def _way(seen: DeploymentSnapshot, plan: DeploymentPlan) -> str:
+    course = plan.course
+    rolls = any(pod.revision != plan.revision for pod in seen.pods)
+    return course.words if course and (rolls or course.no_room) else ""
 
 
 def _answers(pod: PodSeen, seen: DeploymentSnapshot) -> bool:

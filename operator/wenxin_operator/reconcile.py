@@ -4,17 +4,19 @@ The world is read from a store (`Reader`) and written through `Writer`; both are
 story of a pass is told in tests without a cluster.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 from wenxin_operator import changes, observe, status
 from wenxin_operator.changes import Application, Changes
-from wenxin_operator.errors import ApiError, Invalid, NameTaken, NotFound
+from wenxin_operator.errors import ApiError, Conflict, Forbidden, Invalid, NameTaken, NotFound
 from wenxin_operator.events import Event
-from wenxin_operator.names import WENXIN_DEPLOYMENT, WENXIN_MODEL, Key, Raw
+from wenxin_operator.load import Load
+from wenxin_operator.names import ANNOTATION_DELETION_COST, POD, WENXIN_DEPLOYMENT, WENXIN_MODEL, Key, Raw
 from wenxin_operator.observe import Reader as Reader  # noqa: PLC0414 - part of this module's seam
 from wenxin_operator.plan import deployment as deployment_plan
 from wenxin_operator.plan import model_job as model_plan
@@ -46,6 +48,10 @@ class Writer(Protocol):
 
     async def apply_status(self, resource: Raw, status: Raw) -> Raw:
         """Server-side apply of the whole status of this very resource."""
+        ...
+
+    async def annotate(self, thing: Raw, annotations: Mapping[str, str]) -> None:
+        """Merge-patch annotations onto this very object; NotFound and Conflict when it is gone or replaced."""
         ...
 
     async def emit(self, event: Event) -> None:
@@ -83,10 +89,13 @@ async def reconcile(key: Key, reader: Reader, writer: Writer, settings: Operator
         now: The time, with a time zone.
     """
     found = look(key, reader, settings, now)
+    if found and found.plan.ask:
+        found = look(key, reader, settings, now, await _sequences(found.plan.ask, key, reader, writer))
     if found is None:
         return Outcome()  # gone or going: the garbage collector takes its children
     todo = changes.decide(found.plan, found.children)
-    failure = await _carry_out(todo, found.resource, reader, writer)
+    failure = await _mark(found.plan.costs, key, reader, writer)
+    failure = failure or await _carry_out(todo, found.resource, reader, writer)
     told = await _tell(found.resource, found.report(failure), writer)
     wait = (found.plan.retry_at - now).total_seconds() if found.plan.retry_at else None
     return Outcome(wait, failure.error if failure else told.error, changed=bool(todo) or told.changed)
@@ -108,20 +117,34 @@ class Pass:
     report: Callable[[Failure | None], Report]
 
 
-def look(key: Key, reader: Reader, settings: OperatorSettings, now: datetime) -> Pass | None:
-    """See and plan, and write nothing: what `kubectl wenxin plan` shows. None when the resource is gone or going."""
-    return _PASSES[key.kind](key, reader, settings, now)
+def look(
+    key: Key, reader: Reader, settings: OperatorSettings, now: datetime, busy: Mapping[str, int] | None = None
+) -> Pass | None:
+    """See and plan, and write nothing: what `kubectl wenxin plan` shows. None when the resource is gone or going.
+
+    Args:
+        key: The resource.
+        reader: What is known of the cluster.
+        settings: What plans depend on besides the resource.
+        now: The time, with a time zone.
+        busy: Sequences of the pods that the plan asks about, where they answered; None before they are asked.
+    """
+    return _PASSES[key.kind](key, reader, settings, now, busy)
 
 
-def _deployment_pass(key: Key, reader: Reader, settings: OperatorSettings, now: datetime) -> Pass | None:
-    seen = observe.deployment(key, reader)
+def _deployment_pass(
+    key: Key, reader: Reader, settings: OperatorSettings, now: datetime, busy: Mapping[str, int] | None
+) -> Pass | None:
+    seen = observe.deployment(key, reader, busy)
     if seen is None:
         return None
-    plan = deployment_plan.plan(seen, settings)
+    plan = deployment_plan.plan(seen, settings, now)
     return Pass(seen.resource, seen.children, plan, lambda failure: status.deployment(seen, plan, failure, now))
 
 
-def _model_pass(key: Key, reader: Reader, settings: OperatorSettings, now: datetime) -> Pass | None:
+def _model_pass(
+    key: Key, reader: Reader, settings: OperatorSettings, now: datetime, _: Mapping[str, int] | None
+) -> Pass | None:
     seen = observe.model(key, reader)
     if seen is None:
         return None
@@ -129,10 +152,36 @@ def _model_pass(key: Key, reader: Reader, settings: OperatorSettings, now: datet
     return Pass(seen.resource, seen.children, plan, lambda failure: status.model(seen, plan, failure, now))
 
 
-_PASSES: Mapping[str, Callable[[Key, Reader, OperatorSettings, datetime], Pass | None]] = {
+_PASSES: Mapping[str, Callable[[Key, Reader, OperatorSettings, datetime, Mapping[str, int] | None], Pass | None]] = {
     WENXIN_DEPLOYMENT: _deployment_pass,
     WENXIN_MODEL: _model_pass,
 }
+
+
+async def _sequences(asked: Iterable[str], key: Key, reader: Reader, writer: Writer) -> dict[str, int]:
+    """How busy pods are, by name. One that does not answer is missing: it is not idle for that."""
+    pods = [pod for name in sorted(asked) if (pod := reader.get(POD, key.namespace, name))]
+    loads = map(Load.parse, await asyncio.gather(*map(writer.ask, pods)))
+    return {pod["metadata"]["name"]: load.sequences for pod, load in zip(pods, loads, strict=True) if load}
+
+
+async def _mark(costs: Mapping[str, int], key: Key, reader: Reader, writer: Writer) -> Failure | None:
+    """Write what each pod costs, before their number falls. A pod that is gone needs no mark.
+
+    Without the right to, the number falls all the same: whom Kubernetes then chooses is its own affair.
+    """
+    marked = [(name, cost, pod) for name, cost in costs.items() if (pod := reader.get(POD, key.namespace, name))]
+    for name, cost, pod in marked:
+        try:
+            await writer.annotate(pod, {ANNOTATION_DELETION_COST: str(cost)})
+        except (NotFound, Conflict):
+            continue
+        except (Forbidden, Invalid) as error:
+            logger.warning("the idlest pods may not be the first to go: %s", error)
+            return None
+        except ApiError as error:
+            return Failure(POD, name, error)
+    return None
 
 
 async def _carry_out(todo: Changes, resource: Raw, reader: Reader, writer: Writer) -> Failure | None:

@@ -14,7 +14,7 @@ from wenxin_operator.api.model import ModelStatus
 from wenxin_operator.conditions import Finding, events, finding, settle
 from wenxin_operator.errors import ApiError, Conflict, Invalid, OperatorError, SpecError
 from wenxin_operator.events import Event
-from wenxin_operator.names import DEPLOYMENT, WORKLOADS, Raw
+from wenxin_operator.names import WORKLOADS, Raw
 from wenxin_operator.observe import DeploymentSnapshot, ModelSnapshot
 from wenxin_operator.plan.deployment import DeploymentPlan
 from wenxin_operator.plan.model_job import ModelPlan, Verdict
@@ -69,7 +69,7 @@ def deployment(seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure 
         failure: What could not be done about the difference.
         now: The time of transitions.
     """
-    metadata, pods = seen.resource["metadata"], progress.see(seen, plan)
+    metadata, pods = seen.resource["metadata"], progress.see(seen, plan, now)
     conditions = settle(_deployment_findings(seen, plan, failure, pods), seen.resource, now)
     present = len(pods.newest) + len(pods.older)
     spec = plan.decision.target.spec if plan.decision.target else plan.decision.spec
@@ -142,7 +142,7 @@ def _model_ready(seen: DeploymentSnapshot) -> Finding:
 def _progressing(seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure | None, pods: Progress) -> Finding:
     if hindered := _hindered(plan, failure):
         return hindered
-    if stuck := pods.problem or _stuck(seen, plan):
+    if stuck := pods.problem:
         return finding("Progressing", stuck.reason, stuck.message)
     if plan.decision.held and _spec_waits(seen, plan):
         return finding("Progressing", "WaitingForModel", "the new spec is rolled out once its weights are verified")
@@ -185,17 +185,6 @@ def _ready(
         words = f"{pods.wanted} of {pods.wanted} {pods.noun} answer"
         return Finding("Ready", holds=True, reason="Answering", message=words)
     return Finding("Ready", holds=False, reason=progressing.reason, message=progressing.message)
-
-
-def _stuck(seen: DeploymentSnapshot, plan: DeploymentPlan) -> Problem | None:
-    """What the Deployment itself complains of: pods that it may not make, or that take too long."""
-    live = next((child for child in seen.children if child["kind"] == plan.workload == DEPLOYMENT), {})
-    for condition in (live.get("status") or {}).get("conditions") or ():
-        made = (condition.get("type"), condition.get("status"))
-        if made == ("ReplicaFailure", "True") or condition.get("reason") == "ProgressDeadlineExceeded":
-            # Each attempt names another pod that was not made.
-            return Problem(condition["reason"], _POD_NAME.sub("pods ", condition.get("message", "")))
-    return None
 
 
 def _spec_waits(seen: DeploymentSnapshot, plan: DeploymentPlan) -> bool:

@@ -5,7 +5,7 @@ built-in controllers' part on command. `writes` lists what was written, for test
 import copy
 import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -116,6 +116,14 @@ class FakeCluster:
         if _key(resource) not in self.objects:
             raise NotFound("gone", status=404)
         return self._store({**self.objects[_key(resource)], "status": copy.deepcopy(status)})
+
+    async def annotate(self, thing: Raw, annotations: Mapping[str, str]) -> None:
+        live = self.objects.get(_key(thing))
+        if live is None or live["metadata"]["uid"] != thing["metadata"]["uid"]:
+            raise NotFound("gone", status=404)
+        self._may("annotate", thing)
+        metadata = {**live["metadata"], "annotations": {**live["metadata"].get("annotations", {}), **annotations}}
+        self._store({**live, "metadata": metadata})
 
     async def emit(self, event: Event) -> None:
         self.events.append(event)

@@ -67,6 +67,7 @@ def used() -> dict[tuple[str, str], frozenset[str]]:
     statuses = {
         (group, f"{plural}/status"): frozenset({"patch"}) for group, plural in verbs if group == "serving.wenxin.io"
     }
+    verbs["", "pods"] |= {"patch"}  # deletion costs
     return verbs | statuses | {("events.k8s.io", "events"): frozenset({"create", "patch"})}
 
 

@@ -103,7 +103,7 @@ async def of_deployment(spec: Raw, cluster: FakeCluster | None = None) -> tuple[
     await cluster.settle()
     seen = observe.deployment(Key(WENXIN_DEPLOYMENT, NAMESPACE, "ernie"), cluster)
     assert seen is not None
-    return deployment.plan(seen, cluster.settings).objects
+    return deployment.plan(seen, cluster.settings, cluster.now).objects
 
 
 async def of_model(spec: Raw) -> tuple[Raw, ...]:

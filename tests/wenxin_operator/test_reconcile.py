@@ -201,7 +201,10 @@ class TestRollout:
         await cluster.settle()
         ready = cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")
         assert (ready["status"], ready["reason"]) == ("False", "RollingOut")
-        assert ready["message"] == "0 of 1 pods of the newest revision answer; 1 of older ones are still there"
+        assert ready["message"] == (
+            "0 of 1 pods of the newest revision answer; 1 of older ones are still there; "
+            "a new one comes before an old one goes, as long as there is room"
+        )
         assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Available")["status"] == "True"
         cluster.run_pods("ernie")
         await cluster.settle()

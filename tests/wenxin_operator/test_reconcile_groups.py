@@ -154,9 +154,9 @@ class TestScale:
 
 
 class TestRollout:
-    async def test_on_gpus_one_group_goes_and_one_comes_until_all_are_new(self, gpus: FakeCluster) -> None:
+    async def test_asked_to_replace_one_group_goes_and_one_comes_until_all_are_new(self, gpus: FakeCluster) -> None:
         old, answering = groups(gpus), []
-        set_spec(gpus, maxModelLen=4096)
+        set_spec(gpus, maxModelLen=4096, rollout={"strategy": "Replace"})
         for _ in range(6):
             await gpus.settle()
             answering.append(status_of(gpus)["readyReplicas"])
@@ -166,7 +166,7 @@ class TestRollout:
         assert not set(old) & set(groups(gpus))
         assert told(gpus, "Ready")[0] == "Answering"
 
-    async def test_on_a_cpu_a_group_goes_when_its_successor_serves(self, cpu: FakeCluster) -> None:
+    async def test_a_group_goes_when_its_successor_serves(self, cpu: FakeCluster) -> None:
         (old,) = groups(cpu)
         set_spec(cpu, maxModelLen=4096)
         await cpu.settle()
@@ -174,10 +174,10 @@ class TestRollout:
         run_groups(cpu, unready=[new])
         await cpu.settle()
         assert set(groups(cpu)) == {old, new}
-        assert told(cpu) == (
-            "RollingOut",
-            "0 of 1 groups of the newest revision answer; 1 of older ones are still there",
-        )
+        reason, message = told(cpu)
+        assert reason == "RollingOut"
+        assert message.startswith("0 of 1 groups of the newest revision answer; 1 of older ones are still there; ")
+        assert message.endswith("a new one comes before an old one goes, as long as there is room")
         run_groups(cpu)
         await cpu.settle()
         assert old not in groups(cpu)
@@ -191,15 +191,31 @@ class TestRollout:
         run_groups(gpus, unready=[new])
         assert await gpus.settle() != []
         assert await gpus.settle() == []
-        assert len(set(groups(gpus)) & set(old)) == 2
+        assert set(old) < set(groups(gpus))
         assert told(gpus, "Available")[0] == "Answering"
+
+    async def test_one_that_takes_longer_than_any_load_says_so(self, gpus: FakeCluster) -> None:
+        old = groups(gpus)
+        set_spec(gpus, maxModelLen=4096)
+        await gpus.settle()
+        (new,) = set(groups(gpus)) - set(old)
+        run_groups(gpus, unready=[new])
+        born = gpus.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        gpus.edit(STATEFUL_SET, new, lambda thing: thing["metadata"].update(creationTimestamp=born))
+        gpus.sleep(3600)
+        await gpus.settle()
+        assert told(gpus)[0] == "RollingOut"
+        gpus.sleep(1)
+        await gpus.settle()
+        assert told(gpus) == ("ProgressDeadlineExceeded", f"group {new} has not become ready in 60 minutes")
+        assert set(old) < set(groups(gpus))
 
     async def test_going_back_keeps_the_groups_that_still_serve(self, gpus: FakeCluster) -> None:
         def existing() -> set[str]:
             return {gpus.objects[STATEFUL_SET, name]["metadata"]["uid"] for name in groups(gpus)}
 
         old = existing()
-        set_spec(gpus, maxModelLen=4096)
+        set_spec(gpus, maxModelLen=4096, rollout={"strategy": "Replace"})
         await gpus.settle()
         gpus.edit(WENXIN_DEPLOYMENT, "ernie", lambda thing: thing["spec"].pop("maxModelLen"))
         await gpus.settle()

@@ -31,8 +31,11 @@ Secrets are not among it. An apply of what does not exist yet needs create and p
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [persistentvolumeclaims, pods]
+  resources: [persistentvolumeclaims]
   verbs: [list, watch]
+- apiGroups: [""]
+  resources: [pods] # patch: how dear each is to lose, before there are to be fewer
+  verbs: [list, watch, patch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch]

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 from wenxin_operator.api.autoscaling import Autoscaling
 from wenxin_operator.api.fields import DurationUpTo, Endpoint, Part, Source, require, rule, rules
 from wenxin_operator.api.pod import PodOverrides
+from wenxin_operator.api.rollout import Rollout
 from wenxin_operator.api.status import Condition
 
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
@@ -212,6 +213,8 @@ class DeploymentSpec(Part):
     """What a replica computes on."""
     engine: Engine = Engine()
     """How a replica batches and caches."""
+    rollout: Rollout = Rollout()
+    """How a new version takes the place of the old one."""
     drain: Drain = Drain()
     """How a replica goes."""
     answer_cache: AnswerCache | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from wenxin_operator import names
 from wenxin_operator.api.deployment import DeploymentSpec
@@ -21,6 +22,7 @@ from wenxin_operator.plan import flags, network, replicas, service, stateful_set
 from wenxin_operator.plan.acceptance import Decision, decide
 from wenxin_operator.plan.manifest import OperatorSettings, Owner, Plan
 from wenxin_operator.plan.replicas import Replicas
+from wenxin_operator.rollout import Course
 from wenxin_operator.target import Target
 
 
@@ -33,20 +35,23 @@ class DeploymentPlan(Plan):
         revision: The label of the newest revision's pods; empty without a target.
         workload: Kind of the objects that make them.
         leaders: Labels of the pods that answer requests.
+        course: How the newest pods take the place of older ones; None without a target.
     """
 
     decision: Decision = field(default=Decision(None, None))
     revision: str = ""
     workload: str = DEPLOYMENT
     leaders: Mapping[str, str] = field(default_factory=dict)
+    course: Course | None = None
 
 
-def plan(seen: DeploymentSnapshot, settings: OperatorSettings) -> DeploymentPlan:
+def plan(seen: DeploymentSnapshot, settings: OperatorSettings, now: datetime) -> DeploymentPlan:
     """Plan everything.
 
     Args:
         seen: What there is.
         settings: The operator's.
+        now: The time.
     """
     decision, owner = decide(seen), Owner.of(seen.resource)
     if decision.spec is None:
@@ -58,7 +63,7 @@ def plan(seen: DeploymentSnapshot, settings: OperatorSettings) -> DeploymentPlan
         standing = _standing(owner, decision.spec, seen, leaders, frozenset({kind}), settings)
         return DeploymentPlan(tuple(standing), prune=False, decision=decision, workload=kind, leaders=leaders)
     config_map = _flags(owner, decision.target)
-    running = replicas.plan(owner, decision.target, config_map["metadata"]["name"], seen, settings)
+    running = replicas.plan(owner, decision.target, config_map["metadata"]["name"], seen, settings, now)
     kinds = frozenset({running.kind, *(kind for kind, _ in running.older)})
     standing = _standing(owner, decision.spec, seen, running.leaders, kinds, settings)
     # The spec is recorded last: only what the API server has taken in full is worth going back to.
@@ -69,6 +74,10 @@ def plan(seen: DeploymentSnapshot, settings: OperatorSettings) -> DeploymentPlan
         revision=running.revision,
         workload=running.kind,
         leaders=running.leaders,
+        course=running.course,
+        retry_at=running.course.retry_at,
+        ask=running.ask,
+        costs=running.costs,
     )
 
 

@@ -6,20 +6,22 @@ https://lws.sigs.k8s.io
 from wenxin_operator import names
 from wenxin_operator.names import COMPONENT_RUNTIME, LABEL_GROUP_INDEX, LEADER_WORKER_SET, Raw
 from wenxin_operator.plan.manifest import Owner
-from wenxin_operator.plan.workload import Membership, rolling_update
+from wenxin_operator.plan.workload import Membership
+from wenxin_operator.rollout import Course
 from wenxin_operator.target import Target
 
 MEMBERSHIP = Membership((), "$(LWS_WORKER_INDEX)", "$(LWS_LEADER_ADDRESS)", LABEL_GROUP_INDEX)
 """Its admission webhook puts both variables before all others into every container."""
 
 
-def leader_worker_set(owner: Owner, target: Target, template: Raw) -> Raw:
+def leader_worker_set(owner: Owner, target: Target, template: Raw, course: Course) -> Raw:
     """All groups. Leaders and workers are the same pods: each finds out which it is.
 
     Args:
         owner: The WenxinDeployment.
         target: What the pods follow.
         template: The pods.
+        course: How they take the place of others.
     """
     spec = target.spec
     return owner.child(
@@ -35,6 +37,6 @@ def leader_worker_set(owner: Owner, target: Target, template: Raw) -> Raw:
                 "restartPolicy": "RecreateGroupOnPodRestart",
                 "workerTemplate": template,
             },
-            "rolloutStrategy": {"type": "RollingUpdate", "rollingUpdateConfiguration": rolling_update(spec)},
+            "rolloutStrategy": {"type": "RollingUpdate", "rollingUpdateConfiguration": course.pace.rolling_update()},
         },
     )

@@ -1,7 +1,7 @@
 """What all children have in common: names, labels, owners; and what all our containers have: no privileges."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -42,12 +42,16 @@ class Plan:
         keep: Kinds and names of children that stay as they are, though they are not among `objects`.
         prune: Whether other children go. False while it is not known what should exist.
         retry_at: When time alone calls for another pass.
+        ask: Names of pods among which it chooses, and which are asked how busy they are before it is carried out.
+        costs: Deletion costs of pods, by name, to be written before anything else.
     """
 
     objects: tuple[Raw, ...] = ()
     keep: frozenset[tuple[str, str]] = frozenset()
     prune: bool = True
     retry_at: datetime | None = None
+    ask: frozenset[str] = frozenset()
+    costs: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,16 @@ class Owner:
         metadata = resource["metadata"]
         return cls(Key(resource["kind"], metadata["namespace"], metadata["name"]), metadata["uid"])
 
-    def child(self, kind: str, name: str, component: str, *, labels: dict[str, str] | None = None, **body: Any) -> Raw:
+    def child(
+        self,
+        kind: str,
+        name: str,
+        component: str,
+        *,
+        labels: dict[str, str] | None = None,
+        annotations: dict[str, str] | None = None,
+        **body: Any,
+    ) -> Raw:
         """A manifest that goes when the owner goes.
 
         Args:
@@ -71,6 +84,7 @@ class Owner:
             name: Its name.
             component: What part of the owner it is, as its label says.
             labels: More labels.
+            annotations: Its annotations.
             body: spec, data and so on.
         """
         owner_kind = RESOURCES[self.key.kind]
@@ -88,6 +102,7 @@ class Owner:
             "namespace": self.key.namespace,
             "labels": child_labels(self.key, component) | (labels or {}),
             "ownerReferences": [reference],
+            **({"annotations": annotations} if annotations else {}),
         }
         return {"apiVersion": RESOURCES[kind].api_version, "kind": kind, "metadata": metadata, **body}
 

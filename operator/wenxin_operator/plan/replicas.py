@@ -1,10 +1,14 @@
 """What makes the replicas: a Deployment where each is one pod, a LeaderWorkerSet or StatefulSets where it is more."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
+from wenxin_operator import rollout
 from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.names import (
+    ANNOTATION_NO_ROOM,
+    ANNOTATION_ROOM,
     DEPLOYMENT,
     LABEL_REVISION,
     LEADER_WORKER_SET,
@@ -14,11 +18,12 @@ from wenxin_operator.names import (
 )
 from wenxin_operator.observe import DeploymentSnapshot
 from wenxin_operator.plan import groups
-from wenxin_operator.plan.groups import Groups, Pace
 from wenxin_operator.plan.leader_worker_set import MEMBERSHIP, leader_worker_set
 from wenxin_operator.plan.manifest import OperatorSettings, Owner
 from wenxin_operator.plan.stateful_set import membership, stateful_set
-from wenxin_operator.plan.workload import deployment, gpus_per_replica, pod_template, revision_of, rolling_update
+from wenxin_operator.plan.workload import deployment, gpus_per_replica, pod_template, revision_of
+from wenxin_operator.pods import Problem
+from wenxin_operator.rollout import Course, Rolling
 from wenxin_operator.target import Target
 
 
@@ -32,6 +37,9 @@ class Replicas:
         objects: What should be as planned.
         older: Names and kinds of others that stay for now.
         leaders: Labels of the pods that answer requests now.
+        course: How the newest take the place of older ones.
+        ask: Pods among which it is chosen who goes, and of which it is not known how busy they are.
+        costs: Deletion costs that are to be written before the count falls.
     """
 
     kind: str
@@ -39,6 +47,9 @@ class Replicas:
     objects: tuple[Raw, ...]
     older: frozenset[tuple[str, str]]
     leaders: Mapping[str, str]
+    course: Course
+    ask: frozenset[str] = frozenset()
+    costs: Mapping[str, int] = field(default_factory=dict)
 
 
 def kind_for(spec: DeploymentSpec, seen: DeploymentSnapshot) -> str:
@@ -49,7 +60,9 @@ def kind_for(spec: DeploymentSpec, seen: DeploymentSnapshot) -> str:
     return LEADER_WORKER_SET if seen.leader_worker_sets and not groups_of_ours else STATEFUL_SET
 
 
-def plan(owner: Owner, target: Target, flags: str, seen: DeploymentSnapshot, settings: OperatorSettings) -> Replicas:
+def plan(
+    owner: Owner, target: Target, flags: str, seen: DeploymentSnapshot, settings: OperatorSettings, now: datetime
+) -> Replicas:
     """Plan them.
 
     Args:
@@ -58,6 +71,7 @@ def plan(owner: Owner, target: Target, flags: str, seen: DeploymentSnapshot, set
         flags: Name of the ConfigMap with their flags.
         seen: What there is.
         settings: The operator's.
+        now: The time.
     """
     name, spec, kind = owner.key.name, target.spec, kind_for(target.spec, seen)
     told = {LEADER_WORKER_SET: MEMBERSHIP, STATEFUL_SET: membership(owner)}.get(kind)
@@ -65,23 +79,72 @@ def plan(owner: Owner, target: Target, flags: str, seen: DeploymentSnapshot, set
     newest = revision_of(template)
     before = _before(kind, newest, spec, seen)
     leaders = _leaders(name, kind, newest, before, seen)
-    older = [(child["kind"], child["metadata"]["name"]) for child in before]
+    older = frozenset((child["kind"], child["metadata"]["name"]) for child in before)
+    if kind == LEADER_WORKER_SET:
+        course = rollout.settled(spec.rollout, surges=not gpus_per_replica(spec))
+        return Replicas(kind, newest, (leader_worker_set(owner, target, template, course),), older, leaders, course)
+    course = rollout.course(spec.rollout, rolling(kind, template, spec, seen), now)
     if kind == DEPLOYMENT:
-        objects: tuple[Raw, ...] = (deployment(owner, spec, template),)
-    elif kind == LEADER_WORKER_SET:
-        objects = (leader_worker_set(owner, target, template),)
-    else:
-        these = _groups(name, newest, spec, seen)
-        objects = tuple(stateful_set(owner, template, spec.parallelism.nodes, group) for group in these.newest)
-        older += [(STATEFUL_SET, group) for group in these.older]
-    return Replicas(kind, newest, objects, frozenset(older), leaders)
+        made = deployment(owner, spec, template, course)
+        return Replicas(kind, newest, (made,), older, leaders, course, *_shrinking(made, seen))
+    present = groups.see(seen.children, seen.pods, seen.busy)
+    free = groups.free_names(name, newest, spec.replicas, groups.taken_names(seen.children, seen.pods))
+    these = groups.decide(present, free, newest, spec.replicas, course.pace)
+    objects = tuple(stateful_set(owner, template, spec.parallelism.nodes, group, course) for group in these.newest)
+    older |= {(STATEFUL_SET, group) for group in these.older}
+    ask = groups.chosen_from(present, these) if seen.busy is None else frozenset[str]()
+    return Replicas(kind, newest, objects, older, leaders, course, ask)
 
 
-def _groups(deployment: str, newest: str, spec: DeploymentSpec, seen: DeploymentSnapshot) -> Groups:
-    pace = rolling_update(spec)
-    free = groups.free_names(deployment, newest, spec.replicas, groups.taken_names(seen.children, seen.pods))
-    present = groups.see(seen.children, seen.pods)
-    return groups.decide(present, free, newest, spec.replicas, Pace(pace["maxSurge"], pace["maxUnavailable"]))
+def rolling(kind: str, template: Raw, spec: DeploymentSpec, seen: DeploymentSnapshot) -> Rolling:
+    """What there is of a rollout.
+
+    Args:
+        kind: Of the objects that make the newest pods.
+        template: The newest pods.
+        spec: What they follow.
+        seen: What there is.
+    """
+    newest = revision_of(template)
+    pods = [pod for pod in seen.pods if bool(pod.group) == (kind != DEPLOYMENT)]
+    older = [pod for pod in pods if pod.revision != newest]
+    makers = [child for child in seen.children if child["kind"] == kind and _revision_made(child) == newest]
+    no_room = (child["metadata"].get("annotations", {}).get(ANNOTATION_NO_ROOM) for child in makers)
+    return Rolling(
+        wanted=spec.replicas,
+        newest=tuple(pod for pod in pods if pod.revision == newest and not pod.leaving),
+        older=tuple(pod for pod in older if not pod.leaving),
+        leaving=sum(pod.leaving for pod in older),
+        room=template["metadata"]["annotations"][ANNOTATION_ROOM],
+        refused=next((told for maker in makers if (told := _refused(maker))), None),
+        no_room=next((why for why in no_room if why), ""),
+    )
+
+
+def _revision_made(child: Raw) -> str | None:
+    labels: Mapping[str, str] = child["spec"]["template"]["metadata"].get("labels") or {}
+    return labels.get(LABEL_REVISION)
+
+
+def _refused(workload: Raw) -> tuple[Problem, datetime] | None:
+    """A pod that the API server did not let be made; StatefulSets say nothing of it."""
+    for condition in (workload.get("status") or {}).get("conditions") or ():
+        if (condition.get("type"), condition.get("status")) == ("ReplicaFailure", "True"):
+            problem = Problem(condition.get("reason", ""), condition.get("message", ""))
+            moment = condition.get("lastTransitionTime")
+            return problem, datetime.fromisoformat(moment) if moment else rollout.LONG_AGO
+    return None
+
+
+def _shrinking(made: Raw, seen: DeploymentSnapshot) -> tuple[frozenset[str], Mapping[str, int]]:
+    """Whom to ask, or, where it is known, what to write on whom, before the Deployment's count falls."""
+    live = next((child for child in seen.children if child["kind"] == DEPLOYMENT), made)
+    if not 0 < made["spec"]["replicas"] < live["spec"].get("replicas", 1):
+        return frozenset(), {}
+    pods = [pod for pod in seen.pods if not pod.group]
+    if seen.busy is None and any(pod.ready for pod in pods):
+        return frozenset(pod.name for pod in pods if pod.ready), {}
+    return frozenset(), rollout.costs(pods, seen.busy or {})
 
 
 def _before(kind: str, newest: str, spec: DeploymentSpec, seen: DeploymentSnapshot) -> list[Raw]:

@@ -14,7 +14,8 @@ from wenxin_operator.names import (
 )
 from wenxin_operator.plan.flags import PORT
 from wenxin_operator.plan.manifest import Owner
-from wenxin_operator.plan.workload import Membership, revision_of
+from wenxin_operator.plan.workload import Membership, remembered, revision_of
+from wenxin_operator.rollout import Course
 
 
 def membership(owner: Owner) -> Membership:
@@ -31,7 +32,7 @@ def membership(owner: Owner) -> Membership:
     return Membership(env, "$(NODE_RANK)", "$(MASTER_ADDR)", LABEL_GROUP)
 
 
-def stateful_set(owner: Owner, template: Raw, nodes: int, name: str) -> Raw:
+def stateful_set(owner: Owner, template: Raw, nodes: int, name: str, course: Course) -> Raw:
     """One group.
 
     Args:
@@ -39,6 +40,7 @@ def stateful_set(owner: Owner, template: Raw, nodes: int, name: str) -> Raw:
         template: Its pods.
         nodes: How many.
         name: The group's.
+        course: How it takes the place of others.
     """
     metadata, own = template["metadata"], {LABEL_GROUP: name}
     identity = {LABEL_DEPLOYMENT: owner.key.name, LABEL_REVISION: revision_of(template)} | own
@@ -47,6 +49,7 @@ def stateful_set(owner: Owner, template: Raw, nodes: int, name: str) -> Raw:
         name,
         COMPONENT_RUNTIME,
         labels=identity,
+        annotations=remembered(course),
         spec={
             "replicas": nodes,
             "serviceName": names.headless_service(owner.key.name),

@@ -4,12 +4,15 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from wenxin_operator import rollout
 from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.api.fields import claim_path, seconds
 from wenxin_operator.api.pod import Compute
 from wenxin_operator.names import (
     ANNOTATION_DIGEST,
     ANNOTATION_FLAGS,
+    ANNOTATION_NO_ROOM,
+    ANNOTATION_ROOM,
     COMPONENT_RUNTIME,
     DEPLOYMENT,
     LABEL_REVISION,
@@ -30,6 +33,7 @@ from wenxin_operator.plan.manifest import (
     model_volume,
     pull_secrets,
 )
+from wenxin_operator.rollout import Course
 from wenxin_operator.target import Target
 
 GPU = "nvidia.com/gpu"
@@ -63,22 +67,24 @@ class Membership:
         return f"--node-rank={self.node_rank}", f"--master-addr={self.master}"
 
 
-def deployment(owner: Owner, spec: DeploymentSpec, template: Raw) -> Raw:
+def deployment(owner: Owner, spec: DeploymentSpec, template: Raw, course: Course) -> Raw:
     """The Deployment.
 
     Args:
         owner: The WenxinDeployment.
         spec: Its spec.
         template: The pods.
+        course: How they take the place of others.
     """
     return owner.child(
         DEPLOYMENT,
         owner.key.name,
         COMPONENT_RUNTIME,
+        annotations=remembered(course),
         spec={
             "replicas": spec.replicas,
             "selector": {"matchLabels": pod_selector(owner.key.name)},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling_update(spec)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": course.pace.rolling_update()},
             "progressDeadlineSeconds": LONGEST_LOAD,
             "revisionHistoryLimit": 2,
             "template": template,
@@ -101,13 +107,9 @@ def gpus_per_replica(spec: DeploymentSpec) -> int:
     return 0 if spec.accelerator.resource == "none" else spec.parallelism.ranks
 
 
-def rolling_update(spec: DeploymentSpec) -> Raw:
-    """On CPUs a new pod is ready before an old one goes; on GPUs an old one goes first.
-
-    GPUs are seldom spare, and a surge without one would wait for ever. So one old pod at a time is drained, and its
-    GPU is the new pod's. With one replica that is a gap in service; a second replica closes it.
-    """
-    return {"maxSurge": 1, "maxUnavailable": 0} if gpus_per_pod(spec) == 0 else {"maxSurge": 0, "maxUnavailable": 1}
+def remembered(course: Course) -> dict[str, str]:
+    """What the objects that make the newest pods keep in mind of a rollout, until it is done."""
+    return {ANNOTATION_NO_ROOM: course.no_room} if course.no_room else {}
 
 
 def pod_template(
@@ -125,7 +127,9 @@ def pod_template(
     pod = target.spec.pod
     labels = {**pod.labels, **child_labels(owner.key, COMPONENT_RUNTIME)}
     annotations = {**pod.annotations, ANNOTATION_DIGEST: target.model.digest, ANNOTATION_FLAGS: flags}
-    spec = _pod_spec(owner.key.name, target, flags, settings, membership)
+    placement = _placement(owner.key.name, target.spec, membership)
+    annotations[ANNOTATION_ROOM] = rollout.written(resources(target), placement, target.spec.parallelism.nodes)
+    spec = _pod_spec(owner.key.name, target, flags, settings, membership) | placement
     labels[LABEL_REVISION] = content_hash([labels, annotations, spec])
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
 
@@ -148,7 +152,6 @@ def _pod_spec(name: str, target: Target, flags: str, settings: OperatorSettings,
             {"name": "shm", "emptyDir": shared_memory},
         ],
         **({"imagePullSecrets": secrets} if secrets else {}),
-        **_placement(name, spec, membership),
     }
 
 
