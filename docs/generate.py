@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from docs.performance import performance_page
+from docs.reference_chart import chart_page
 from docs.reference_fields import fields_page
 from docs.reference_flags import flags_page
 from docs.reference_metrics import metrics_page
@@ -21,6 +22,7 @@ REFERENCE = DOCS / "reference"
 PAGES: dict[str, Callable[[], str]] = {
     "reference/resources.md": resources_page,
     "reference/operator-settings.md": settings_page,
+    "reference/chart-values.md": chart_page,
     "reference/request-fields.md": fields_page,
     "reference/runtime-flags.md": flags_page,
     "reference/metrics.md": metrics_page,

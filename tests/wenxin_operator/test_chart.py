@@ -1,6 +1,5 @@
 """The chart and the code say the same: settings, defaults, rights. What takes Helm is in e2e/stories/operator_api."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from jsonschema import Draft7Validator
 
 from tests.wenxin_operator.fake_api import FakeApi, Request
 from tests.wenxin_operator.running import CLAIM, deployment, finish_inspection, operating, quiet, until
@@ -29,7 +27,6 @@ from wenxin_operator.settings import Settings, variable
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "wenxin-operator"
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
-SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 DEPLOYMENT = (CHART / "templates" / "deployment.yaml").read_text()
 ENVIRONMENT = dict(re.findall(r"- name: (WENXIN_OPERATOR_\w+)\n +value: \{\{ (.+) \}\}", DEPLOYMENT))
 FROM_THE_POD = {"WENXIN_OPERATOR_IDENTITY", "WENXIN_OPERATOR_LEASE_NAMESPACE"}
@@ -140,54 +137,6 @@ async def test_with_just_these_rights_a_deployment_gets_all_that_it_needs(
     other = {LEADER_WORKER_SET, STATEFUL_SET} - {groups}
     for kind in {*CHILD_KINDS[WENXIN_DEPLOYMENT], *CHILD_KINDS[WENXIN_MODEL]} - other:
         assert api.of(RESOURCES[kind].plural), kind
-
-
-def test_the_values_pass_their_own_schema_which_is_strict() -> None:
-    Draft7Validator.check_schema(SCHEMA)
-    Draft7Validator(SCHEMA).validate(VALUES)
-    for where, part in objects(SCHEMA, "values"):
-        assert part.get("additionalProperties") is not None or part.keys() <= {"type", "description"}, where
-
-
-def objects(schema: dict[str, Any], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if schema.get("type") == "object":
-        yield where, schema
-    for name, part in schema.get("properties", {}).items():
-        yield from objects(part, f"{where}.{name}")
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"replica": 2}, "'replica' was unexpected"),
-        ({"replicas": -1}, "less than the minimum"),
-        ({"resyncInterval": "120"}, "does not match"),
-        ({"runtimeImagePullPolicy": "Sometimes"}, "is not one of"),
-        ({"lease": {"length": "15s"}}, "'length' was unexpected"),
-        ({"watchNamespaces": "team-a"}, "is not of type 'array'"),
-    ],
-)
-def test_a_wrong_value_is_refused(change: dict[str, Any], says: str) -> None:
-    messages = [error.message for error in Draft7Validator(SCHEMA).iter_errors({**VALUES, **change})]
-    assert any(says in message for message in messages), messages
-
-
-def test_every_value_is_in_the_schema_and_has_a_comment() -> None:
-    assert VALUES.keys() | {"global"} == SCHEMA["properties"].keys()
-    lines = (CHART / "values.yaml").read_text().splitlines()
-    for number, line in enumerate(lines):
-        explained = (
-            "imagePullSecrets",
-            "podAnnotations",
-            "nodeSelector",
-            "tolerations",
-            "affinity",
-            "topologySpread",
-            "priorityClassName",
-        )
-        if re.match(r"[a-z]\w+:", line) and not line.startswith(explained):
-            block = lines[number - 1 : number + 3]
-            assert any(each.lstrip().startswith("#") for each in block) or line.startswith("podLabels"), line
 
 
 def test_the_charts_definitions_are_the_generated_ones() -> None:
