@@ -38,7 +38,8 @@ async def get(
     """
     url = f"{endpoint.server}/api/v1/namespaces/{namespace}/pods/{pod}/portforward?ports={port}"
     try:
-        async with session.ws_connect(url, protocols=(PROTOCOL,)) as channel:
+        # The session's own Accept is refused with 406: what comes is no JSON.
+        async with session.ws_connect(url, protocols=(PROTOCOL,), headers={"Accept": "*/*"}) as channel:
             request = f"GET {path} HTTP/1.1\r\nHost: {pod}\r\nConnection: close\r\nAccept: */*\r\n\r\n"
             await channel.send_bytes(bytes([_DATA]) + request.encode())
             return _body(await _received(channel, f"pod {pod}"), f"pod {pod}")

@@ -47,6 +47,7 @@ class Server:
         if name not in self.answers:
             return web.Response(status=403)
         assert request.query["ports"] == "8000"
+        assert request.headers["Accept"] == "*/*"  # the real one answers 406 to application/json
         channel = web.WebSocketResponse(protocols=(PROTOCOL,))
         await channel.prepare(request)
         for number in (0, 1):
