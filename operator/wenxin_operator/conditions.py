@@ -23,15 +23,22 @@ NEXT_STEPS: Mapping[str, str] = {
     "FailedCreate": "see the namespace's quotas and admission policies",
     "Forbidden": "the operator's role lacks a right that its chart grants; install the chart that belongs to it",
     "NameTaken": "remove or rename that object, or give this resource another name",
+    "AnotherAutoscaler": "remove it, or take spec.autoscaling away; two would fight",
+    "NoMetricsProvider": "upgrade the chart with another provider, or take spec.autoscaling away and scale by hand",
+    "KedaNotInstalled": "install KEDA, or upgrade the chart with another metrics.provider",
+    "KedaNotReady": "see `kubectl describe scaledobject`",
+    "NoMetricsServer": "see `kubectl get apiservice v1beta2.custom.metrics.k8s.io` and docs/autoscaling.md",
     "RejectedByCluster": "correct the fields of spec.pod that this follows from",
 }
 """What a person can do about a reason."""
 
-QUIET = frozenset({"RolloutComplete", "WaitingForModel", "ScaledToZero", "NotAccepted", "Inspecting"})
+QUIET = frozenset(
+    {"RolloutComplete", "WaitingForModel", "ScaledToZero", "NotAccepted", "Inspecting", "Starting", "NoReadyPods"}
+)
 """Reasons of a False condition that need nobody's attention: they pass by themselves or another condition speaks."""
 
 _TOLD: Mapping[str, frozenset[str]] = {
-    WENXIN_DEPLOYMENT: frozenset({"Accepted", "ModelReady", "Progressing"}),
+    WENXIN_DEPLOYMENT: frozenset({"Accepted", "ModelReady", "Progressing", "ScalingActive"}),
     WENXIN_MODEL: frozenset({"Accepted", "Ready"}),
 }
 """Conditions whose being False is an event. A deployment's Available and Ready follow from the others."""

@@ -32,6 +32,8 @@ JOB = "Job"
 ENDPOINT_SLICE = "EndpointSlice"
 CONTROLLER_REVISION = "ControllerRevision"
 PERSISTENT_VOLUME_CLAIM = "PersistentVolumeClaim"
+HORIZONTAL_POD_AUTOSCALER = "HorizontalPodAutoscaler"
+SCALED_OBJECT = "ScaledObject"
 
 WORKLOADS = frozenset({DEPLOYMENT, STATEFUL_SET, LEADER_WORKER_SET})
 """Kinds that make serving pods."""
@@ -81,6 +83,10 @@ LABEL_WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
 """On pods of a LeaderWorkerSet: their number in the group."""
 LABEL_GROUP_INDEX = "leaderworkerset.sigs.k8s.io/group-index"
 """On pods of a LeaderWorkerSet: the group's number."""
+METRIC_QUEUE_DEPTH = "wenxin_queue_depth"
+METRIC_RUNNING = "wenxin_requests_running"
+"""What autoscalers go by, as the runtime calls it and as every provider of metrics does."""
+
 APP = "wenxin"
 COMPONENT_RUNTIME = "runtime"
 COMPONENT_INSPECT = "inspect"
@@ -128,6 +134,9 @@ RESOURCES: Mapping[str, Resource] = {
     STATEFUL_SET: Resource("apps/v1", "statefulsets"),
     LEADER_WORKER_SET: Resource("leaderworkerset.x-k8s.io/v1", "leaderworkersets", optional=True),
     CONTROLLER_REVISION: Resource("apps/v1", "controllerrevisions"),
+    # All of them, for another one on the same target must be seen.
+    HORIZONTAL_POD_AUTOSCALER: Resource("autoscaling/v2", "horizontalpodautoscalers", ours=False),
+    SCALED_OBJECT: Resource("keda.sh/v1alpha1", "scaledobjects", ours=False, optional=True),
     # The EndpointSlice controller copies the Service's labels to its slices.
     ENDPOINT_SLICE: Resource("discovery.k8s.io/v1", "endpointslices"),
 }

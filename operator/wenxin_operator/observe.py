@@ -1,11 +1,11 @@
 """Raw API objects -> frozen snapshots. Pure: reads only what the store already holds, decides nothing."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol, TypeVar
 
-from wenxin_operator import pods
+from wenxin_operator import pods, scalers
 from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.api.fields import claim_path
 from wenxin_operator.api.model import ModelSpec, ModelStatus
@@ -18,6 +18,7 @@ from wenxin_operator.names import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
     ENDPOINT_SLICE,
+    HORIZONTAL_POD_AUTOSCALER,
     JOB,
     LABEL_ATTEMPT,
     LABEL_COMPONENT,
@@ -32,15 +33,18 @@ from wenxin_operator.names import (
     PERSISTENT_VOLUME_CLAIM,
     POD,
     POD_DISRUPTION_BUDGET,
+    SCALED_OBJECT,
     SERVICE,
     SERVICE_ACCOUNT,
     STATEFUL_SET,
     WENXIN_DEPLOYMENT,
     WENXIN_MODEL,
+    WORKLOADS,
     Key,
     Raw,
 )
 from wenxin_operator.pods import PodSeen, Problem
+from wenxin_operator.scalers import Scalers
 from wenxin_operator.target import Target, VerifiedModel
 
 T = TypeVar("T")
@@ -56,6 +60,8 @@ CHILD_KINDS = {
         DEPLOYMENT,
         STATEFUL_SET,
         LEADER_WORKER_SET,
+        HORIZONTAL_POD_AUTOSCALER,
+        SCALED_OBJECT,
         CONTROLLER_REVISION,
     ),
     WENXIN_MODEL: (NETWORK_POLICY, JOB),
@@ -114,6 +120,7 @@ class DeploymentSnapshot:
         serving: Names of the pods that the Service's EndpointSlices call ready.
         leader_worker_sets: The cluster has LeaderWorkerSets.
         busy: Sequences of those of its pods that were asked and answered, by name; None where none was asked.
+        scalers: What sets the count besides its children.
     """
 
     resource: Raw
@@ -126,6 +133,7 @@ class DeploymentSnapshot:
     serving: frozenset[str]
     leader_worker_sets: bool
     busy: Mapping[str, int] | None = None
+    scalers: Scalers = field(default_factory=Scalers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +206,7 @@ def deployment(key: Key, reader: Reader, busy: Mapping[str, int] | None = None) 
         serving=frozenset(_ready_endpoints(one for one in slices if _labels(one).get(LABEL_SERVICE_NAME) == key.name)),
         leader_worker_sets=reader.serves(LEADER_WORKER_SET),
         busy=busy,
+        scalers=scalers.see(resource, children, reader),
     )
 
 
@@ -226,7 +235,8 @@ def model(key: Key, reader: Reader) -> ModelSnapshot | None:
 def concerned(kind: str, thing: Raw, reader: Reader) -> frozenset[Key]:
     """Which resources need a pass when `thing` appeared, changed or went away.
 
-    A child concerns its owner, a WenxinModel also the deployments that serve it, a claim the models that lie on it.
+    A child concerns its owner, a WenxinModel also the deployments that serve it, a claim the models that lie on it, an
+    autoscaler what it scales.
     """
     namespace, name = thing["metadata"]["namespace"], thing["metadata"]["name"]
     keys = {
@@ -239,10 +249,22 @@ def concerned(kind: str, thing: Raw, reader: Reader) -> frozenset[Key]:
     if kind == WENXIN_MODEL:
         users = (user for user in reader.all(WENXIN_DEPLOYMENT, namespace) if _model_name(user) == name)
         keys |= {Key(WENXIN_DEPLOYMENT, namespace, user["metadata"]["name"]) for user in users}
+    if kind in scalers.SCALERS:
+        keys |= _scaled(thing, reader)
     if kind == PERSISTENT_VOLUME_CLAIM:
         lying_on = (one for one in reader.all(WENXIN_MODEL, namespace) if _claim_name(one) == name)
         keys |= {Key(WENXIN_MODEL, namespace, one["metadata"]["name"]) for one in lying_on}
     return frozenset(keys)
+
+
+def _scaled(scaler: Raw, reader: Reader) -> frozenset[Key]:
+    """The deployment that a scaler, of whomever, sets the count of, by its own or by its pods' object."""
+    namespace, (kind, name) = scaler["metadata"]["namespace"], scalers.target_of(scaler)
+    if kind in WORKLOADS:
+        labels = _labels(reader.get(kind, namespace, name) or {"metadata": {}})
+        name = labels.get(LABEL_DEPLOYMENT, "")
+    known = kind == WENXIN_DEPLOYMENT or kind in WORKLOADS
+    return frozenset({Key(WENXIN_DEPLOYMENT, namespace, name)} if known and name else ())
 
 
 def controlled_by(child: Raw, owner: Raw) -> bool:

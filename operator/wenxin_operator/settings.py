@@ -83,6 +83,18 @@ class Settings(BaseModel):
     http_port: int = Field(
         8080, ge=0, le=65535, description="Port of /healthz, /readyz and /metrics; 0 takes a free one."
     )
+    metrics_provider: Literal["embedded", "prometheus-adapter", "keda", "none"] = Field(
+        "embedded", description="Who serves autoscalers how busy the pods are; see docs/autoscaling.md."
+    )
+    metrics_interval: Duration = Field(
+        10.0, description="How often pods that an autoscaler scales are asked how busy they are (provider embedded)."
+    )
+    metrics_https_port: int = Field(
+        8443, ge=0, le=65535, description="Port of custom.metrics.k8s.io (provider embedded); 0 takes a free one."
+    )
+    prometheus_address: str = Field(
+        "", max_length=512, description="URL of Prometheus, such as http://prometheus.monitoring.svc:9090, for keda."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )
@@ -100,6 +112,12 @@ class Settings(BaseModel):
             raise ValueError(
                 "watch_age must be at least twice resync_interval, else one slow list restarts the operator"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _keda_knows_prometheus(self) -> Self:
+        if self.metrics_provider == "keda" and not self.prometheus_address:
+            raise ValueError("metrics_provider keda needs prometheus_address: KEDA asks Prometheus for the metrics")
         return self
 
     @classmethod

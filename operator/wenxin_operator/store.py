@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from wenxin_operator.names import POD, Raw
+from wenxin_operator.names import HORIZONTAL_POD_AUTOSCALER, POD, Raw
 
 Name = tuple[str, str]  # namespace, name
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -155,7 +155,8 @@ def labels_of(thing: Raw) -> dict[str, str]:
 def trimmed(kind: str, thing: Raw) -> Raw:
     """The object without what no pass reads, and with equal short strings stored once.
 
-    A pod keeps of its spec only the node: its template stands in its Deployment.
+    A pod keeps of its spec only the node: its template stands in its Deployment. An autoscaler, of whomever, keeps of
+    its status no metrics.
     """
     metadata = {key: value for key, value in thing["metadata"].items() if key != "managedFields"}
     if LAST_APPLIED in (metadata.get("annotations") or {}):
@@ -163,6 +164,8 @@ def trimmed(kind: str, thing: Raw) -> Raw:
     small = {**thing, "metadata": metadata}
     if kind == POD:
         small["spec"] = {key: value for key, value in (thing.get("spec") or {}).items() if key == "nodeName"}
+    if kind == HORIZONTAL_POD_AUTOSCALER:
+        small["status"] = {"conditions": (thing.get("status") or {}).get("conditions") or []}
     return _interned(small)  # type: ignore[no-any-return]
 
 

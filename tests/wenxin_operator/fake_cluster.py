@@ -44,6 +44,8 @@ class Settings:
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
     lease_namespace: str = "wenxin-system"
+    metrics_provider: str = "embedded"
+    prometheus_address: str = ""
 
 
 @dataclass

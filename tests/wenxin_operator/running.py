@@ -21,6 +21,7 @@ QUICK = {
     "lease_retry_period": 0.05,
     "http_host": "127.0.0.1",
     "http_port": 0,
+    "metrics_provider": "prometheus-adapter",  # so that there are autoscalers, and no API of ours to serve
 }
 
 

@@ -17,6 +17,7 @@ from wenxin_operator.errors import SpecError
 from wenxin_operator.names import (
     LEADER_WORKER_SET,
     RESOURCES,
+    SCALED_OBJECT,
     STATEFUL_SET,
     WENXIN_DEPLOYMENT,
     WENXIN_MODEL,
@@ -124,7 +125,7 @@ async def test_with_just_these_rights_a_deployment_gets_all_that_it_needs(
     api.allows, api.lacks = judge, lacks
     groups = LEADER_WORKER_SET if not lacks else STATEFUL_SET
     await api.put(CLAIM)
-    await api.put(deployment(replicas=2))
+    await api.put(deployment(replicas=2, autoscaling={"maxReplicas": 3}))
     await api.put(deployment("wide", model={"ref": "ernie"}, parallelism={"tensor": 2, "nodes": 2}))
     async with operating(kubeconfig):
         await until(lambda: api.of("jobs"))
@@ -134,7 +135,7 @@ async def test_with_just_these_rights_a_deployment_gets_all_that_it_needs(
         await api.remove(WENXIN_DEPLOYMENT, "here", "ernie")
         await quiet(api)
     assert refused == []
-    other = {LEADER_WORKER_SET, STATEFUL_SET} - {groups}
+    other = {LEADER_WORKER_SET, STATEFUL_SET, SCALED_OBJECT} - {groups}
     for kind in {*CHILD_KINDS[WENXIN_DEPLOYMENT], *CHILD_KINDS[WENXIN_MODEL]} - other:
         assert api.of(RESOURCES[kind].plural), kind
 

@@ -184,7 +184,7 @@ async def test_a_watch_that_fails_for_good_ends_the_copy(
         await until(lambda: holder(api) == "me")
         api.watch_error = 500
         await api.put(deployment())
-        with pytest.raises(WatchLost, match=r"only \d+ of 15 watches are alive"):
+        with pytest.raises(WatchLost, match=rf"only \d+ of {len(RESOURCES)} watches are alive"):
             await asyncio.wait_for(task, 15)
     assert holder(api) == "", "the lease is given back"
 

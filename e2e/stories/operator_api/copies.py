@@ -65,6 +65,7 @@ class World:
             "LEASE_NAMESPACE": NAMESPACE,
             "HTTP_HOST": "127.0.0.1",
             "HTTP_PORT": "0",
+            "METRICS_PROVIDER": "none",
             **QUICK_LEASE,
             **settings,
         }
@@ -124,7 +125,8 @@ def prepare(plane: ControlPlane, *, watch: tuple[str, ...] = ()) -> World:
         manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
         plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(manifest))
     shown = [f"--show-only=templates/{name}.yaml" for name in ("rbac", "serviceaccount")]
-    plane.kubectl("apply", "-f", "-", stdin=template(*shown, f"--set-json=watchNamespaces={json.dumps(watch)}"))
+    choice = (f"--set-json=watchNamespaces={json.dumps(watch)}", "--set=metrics.provider=none")
+    plane.kubectl("apply", "-f", "-", stdin=template(*shown, *choice))
     world = World(plane, plane.directory / "copies")  # goes when the control plane goes
     world.folder.mkdir()
     config = json.loads(plane.kubeconfig.read_text())

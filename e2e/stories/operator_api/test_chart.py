@@ -11,7 +11,9 @@ from e2e.stories.operator_api.copies import CHART, World, template
 
 CHOICES = {
     "defaults": (),
-    "namespaces": ("--set=watchNamespaces={team-a,team-b}",),
+    "namespaces": ("--set=watchNamespaces={team-a,team-b},metrics.provider=none",),
+    "prometheus-adapter": ("--set=metrics.provider=prometheus-adapter",),
+    "keda": ("--set=metrics.provider=keda,metrics.prometheusAddress=http://prometheus.monitoring.svc:9090",),
     "nothing optional": (
         "--set=rbac.create=false,serviceAccount.create=false,networkPolicy.enabled=false,metrics.service=false",
     ),
@@ -64,6 +66,16 @@ def test_in_named_namespaces_nothing_is_granted_cluster_wide() -> None:
     kinds = [each["kind"] for each in yaml.safe_load_all(template(*CHOICES["namespaces"])) if each]
     assert not any(kind.startswith("ClusterRole") for kind in kinds)
     assert kinds.count("Role") == 3
+
+
+def test_an_api_for_the_whole_cluster_is_not_served_from_a_few_namespaces() -> None:
+    with pytest.raises(CommandError, match=r"set metrics\.provider to prometheus-adapter, keda .* or none"):
+        template("--set=watchNamespaces={team-a}")
+
+
+def test_keda_is_told_where_prometheus_is() -> None:
+    with pytest.raises(CommandError, match=r"set metrics\.prometheusAddress"):
+        template("--set=metrics.provider=keda")
 
 
 @pytest.mark.parametrize("wrong", ["replica=2", "workers=0", "lease.duration=15", "log.level=loud"])

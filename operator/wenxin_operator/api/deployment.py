@@ -280,7 +280,8 @@ class DeploymentStatus(Part):
     endpoint answers.
 
     `ScalingActive`: the autoscaler that spec.autoscaling asks for exists and sets the count; only where it is asked
-    for. True with reason ScalingLimited where minReplicas, maxReplicas or the pace of `behavior` holds it back.
+    for. True with reason ScalingLimited where maxReplicas or the pace of `behavior` allows another count than is
+    wanted. See docs/autoscaling.md for the reasons of a False one.
 
     `Ready`: Accepted is True, and of the newest revision all replicas are ready and stand in the Service's
     EndpointSlice, and no older pod takes requests any more: what you asked for is what answers. False, with reason

@@ -9,6 +9,7 @@ leader_worker_set  a replica is a group of pods, where the cluster has LeaderWor
 stateful_set       the same where it has none: one StatefulSet for each group
 groups             which of these there should be: rollout and scale
 service            Service and PodDisruptionBudget
+autoscaler         what sets the count of replicas
 network            who may talk to the pods
 model_job          the whole plan of a WenxinModel: inspect Jobs
 manifest           what all children have in common; restricted containers

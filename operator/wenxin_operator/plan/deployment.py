@@ -18,10 +18,11 @@ from wenxin_operator.names import (
     revision,
 )
 from wenxin_operator.observe import DeploymentSnapshot
-from wenxin_operator.plan import flags, network, replicas, service, stateful_set
+from wenxin_operator.plan import autoscaler, flags, network, replicas, service, stateful_set
 from wenxin_operator.plan.acceptance import Decision, decide
 from wenxin_operator.plan.manifest import OperatorSettings, Owner, Plan
 from wenxin_operator.plan.replicas import Replicas
+from wenxin_operator.pods import Problem
 from wenxin_operator.rollout import Course
 from wenxin_operator.target import Target
 
@@ -36,6 +37,7 @@ class DeploymentPlan(Plan):
         workload: Kind of the objects that make them.
         leaders: Labels of the pods that answer requests.
         course: How the newest pods take the place of older ones; None without a target.
+        unscaled: Why there is no autoscaler though the spec asks for one.
     """
 
     decision: Decision = field(default=Decision(None, None))
@@ -43,6 +45,7 @@ class DeploymentPlan(Plan):
     workload: str = DEPLOYMENT
     leaders: Mapping[str, str] = field(default_factory=dict)
     course: Course | None = None
+    unscaled: Problem | None = None
 
 
 def plan(seen: DeploymentSnapshot, settings: OperatorSettings, now: datetime) -> DeploymentPlan:
@@ -66,9 +69,11 @@ def plan(seen: DeploymentSnapshot, settings: OperatorSettings, now: datetime) ->
     running = replicas.plan(owner, decision.target, config_map["metadata"]["name"], seen, settings, now)
     kinds = frozenset({running.kind, *(kind for kind, _ in running.older)})
     standing = _standing(owner, decision.spec, seen, running.leaders, kinds, settings)
+    scaler = autoscaler.plan(owner, decision.spec, decision.target.spec, seen.scalers, settings)
+    scalers = (scaler.manifest,) if scaler.manifest else ()
     # The spec is recorded last: only what the API server has taken in full is worth going back to.
     return DeploymentPlan(
-        (*standing, config_map, *running.objects, _controller_revision(owner, decision.target, seen)),
+        (*standing, config_map, *running.objects, *scalers, _controller_revision(owner, decision.target, seen)),
         running.older | _flags_in_use(seen, running),
         decision=decision,
         revision=running.revision,
@@ -78,6 +83,7 @@ def plan(seen: DeploymentSnapshot, settings: OperatorSettings, now: datetime) ->
         retry_at=running.course.retry_at,
         ask=running.ask,
         costs=running.costs,
+        unscaled=scaler.problem,
     )
 
 

@@ -32,6 +32,16 @@ class OperatorSettings(Protocol):
         """Where the operator itself runs; its pods may call the models'."""
         ...
 
+    @property
+    def metrics_provider(self) -> str:
+        """Who serves autoscalers the metrics."""
+        ...
+
+    @property
+    def prometheus_address(self) -> str:
+        """Where KEDA finds Prometheus."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
