@@ -28,6 +28,7 @@ check: setup ## Format, lint, types, import contracts, generated files (under a 
 	$(BIN)/lint-imports
 	$(BIN)/python -m wenxin_operator.api.schema --check
 	$(BIN)/python -m docs.generate --check
+	$(BIN)/python -m wenxin_runtime.server.kserve.protos --check
 
 .PHONY: fmt
 fmt: setup ## Format and apply the safe lint fixes
@@ -53,6 +54,10 @@ demo-down: setup ## Remove what `make demo` made
 .PHONY: crds
 crds: setup ## Write crds/ and the chart's copy from the pydantic models
 	$(BIN)/python -m wenxin_operator.api.schema
+
+.PHONY: protos
+protos: setup ## Write the code of the gRPC messages from their .proto files
+	$(BIN)/python -m wenxin_runtime.server.kserve.protos
 
 .PHONY: docs
 docs: setup ## Write docs/reference from the code and docs/performance.md from the results of `make bench`

@@ -48,6 +48,10 @@ class RuntimeConfig:
     model_dir: str
     host: str = _flag("127.0.0.1", "address to listen on; 0.0.0.0 in a pod")
     port: int = _flag(8000, "HTTP port; 0 picks a free one and prints it")
+    grpc_port: int | None = _flag(
+        None,
+        "port for the KServe v2 protocol over gRPC; 0 picks a free one; needs the extra `grpc` (default: no gRPC)",
+    )
     served_model_name: tuple[str, ...] = _flag(
         (), "name(s) that requests may use (default: the directory's name)", nargs="+"
     )
@@ -174,6 +178,8 @@ class RuntimeConfig:
                 raise ConfigError(f"{flag_of(name)} must not be negative or endless, got {getattr(self, name)}")
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"--port must lie between 0 and 65535, got {self.port}")
+        if not 0 <= (self.grpc_port or 0) <= 65535:
+            raise ConfigError(f"--grpc-port must lie between 0 and 65535, got {self.grpc_port}")
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ConfigError(f"--gpu-memory-utilization must lie in (0, 1], got {self.gpu_memory_utilization}")
         if not 1 <= self.cache_ttl < math.inf:

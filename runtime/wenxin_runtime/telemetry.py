@@ -24,7 +24,9 @@ REJECTIONS = ("overloaded", "loading", "draining", "engine_died")
 # A phase is whatever the engine reports in seconds, so a new one shows up here by itself.
 PHASES = tuple(name.removesuffix("_seconds") for name in EngineStats.__struct_fields__ if name.endswith("_seconds"))
 CLIENT_LEFT = 499  # before its answer began; nginx calls it so
-STATUSES = (200, 400, 404, 405, 409, 413, CLIENT_LEFT, 500, 503)
+STATUSES = (200, 400, 404, 405, 409, 413, CLIENT_LEFT, 500, 501, 503)
+# Names of gRPC's status codes, those that generating methods end with.
+GRPC_CODES = ("OK", "CANCELLED", "INVALID_ARGUMENT", "NOT_FOUND", "UNAVAILABLE", "INTERNAL")
 
 # A request may wait for a millisecond or be served for ten minutes; a factor of about two between bounds is what a
 # quantile can be off by. The dense part lies where people set their goals, 50 ms to 10 s.
@@ -84,6 +86,9 @@ class Metrics:
         self.responses = Counter(
             "wenxin_http_responses", "Answers by HTTP status, probes left out", ["status"], registry=registry
         )
+        self.grpc_responses = Counter(
+            "wenxin_grpc_responses", "Requests over gRPC by status code", ["code"], registry=registry
+        )
         self.answers = AnswerMetrics(registry)
         self._times = _Times(registry)
         self._sizes = _Sizes(registry)
@@ -105,6 +110,8 @@ class Metrics:
             self.rejections.labels(reason)
         for status in STATUSES:
             self.responses.labels(str(status))
+        for code in GRPC_CODES:
+            self.grpc_responses.labels(code)
 
     def watch(self, engine: EngineView) -> None:
         """Read the engine's gauges and counters from `engine` whenever metrics are asked for."""

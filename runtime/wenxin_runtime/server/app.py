@@ -7,6 +7,7 @@ from starlette.types import ASGIApp
 
 from wenxin_runtime.server.debug import Debug
 from wenxin_runtime.server.http import Envelope, on_http_exception
+from wenxin_runtime.server.kserve import http as kserve
 from wenxin_runtime.server.openai import chat, completions
 from wenxin_runtime.server.openai.chat_writer import ChatWriter
 from wenxin_runtime.server.openai.generate import Api, GeneratingEndpoint
@@ -36,6 +37,7 @@ def build(service: Service) -> ASGIApp:
         Route("/metrics", probes.metrics),
         Route("/version", probes.version),
     ]
+    routes += kserve.routes(service)
     if service.config.enable_debug_endpoints:
         debug = Debug(service)
         routes += [Route("/debug/state", debug.state), Route("/debug/profile", debug.profile, methods=["POST"])]

@@ -16,6 +16,7 @@ class Exchange:
     Attributes:
         id: The request id, the client's own if it brought a decent one.
         path: As it was sent, escapes and all.
+        operation: What it generates, in OpenTelemetry's words, where its path alone does not say it.
         trace_context: The client's W3C headers `traceparent` and `tracestate`, where it sent them.
         begun: When it began, of time.monotonic().
         begun_ns: The same moment in Unix nanoseconds.
@@ -37,6 +38,7 @@ class Exchange:
     timelines: Sequence[Timeline] = ()
     error: str | None = None
     cache: str | None = None
+    operation: str | None = None
 
     def line(self) -> str:
         """Spell it for the access log: fields without spaces, in a fixed order."""

@@ -22,7 +22,7 @@ access_log = logging.getLogger("wenxin_runtime.access")
 
 # Neither an id nor a path can forge a field or a line of the log: ids have no spaces, paths are logged as sent.
 _DECENT_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
-_PROBES = ("/health", "/ping", "/load", "/metrics")
+_PROBES = ("/health", "/ping", "/load", "/metrics", "/v2/health")
 _TRACE_HEADERS = ("traceparent", "tracestate")
 
 encode_json = msgspec.json.Encoder().encode
@@ -41,6 +41,11 @@ class ErrorBody(msgspec.Struct, frozen=True):
     """OpenAI's error body."""
 
     error: ErrorDetail
+
+
+def is_decent_id(given: str) -> bool:
+    """Say whether a client's request id may stand in the log."""
+    return _DECENT_ID.fullmatch(given) is not None
 
 
 def error_body(error: RequestError) -> ErrorBody:
@@ -127,13 +132,14 @@ class Envelope:
         access_log.info("%s", exchange.line())
         self._service.metrics.responses.labels(str(exchange.status or CLIENT_LEFT)).inc()
         self._service.tracing.record(exchange)
+        self._service.statistics.record(exchange)
 
 
 def _begun(scope: Scope) -> Exchange:
     headers = Headers(scope=scope)
     given = headers.get("x-request-id")
     return Exchange(
-        id=given if given and _DECENT_ID.fullmatch(given) else uuid.uuid4().hex,
+        id=given if given and is_decent_id(given) else uuid.uuid4().hex,
         method=scope["method"],
         path=scope["raw_path"].decode("ascii", "backslashreplace"),
         trace_context={name: headers[name] for name in _TRACE_HEADERS if name in headers},

@@ -27,6 +27,7 @@ from wenxin_runtime.ipc import Ready
 from wenxin_runtime.server import app, served_model
 from wenxin_runtime.server.answers.cache import AnswerCache, cache_of
 from wenxin_runtime.server.engine_process import ENGINE_COMMAND
+from wenxin_runtime.server.kserve.grpc_server import open_port
 from wenxin_runtime.server.service import Service, Stage
 from wenxin_runtime.server.tracing import tracing_of
 from wenxin_runtime.telemetry import Metrics, set_up_logging
@@ -105,6 +106,7 @@ class Server:
 
     Attributes:
         url: Where it listens.
+        grpc_port: Where it listens for gRPC, once it runs; 0 where it does not.
         service: What the routes ask.
     """
 
@@ -113,6 +115,7 @@ class Server:
         metrics = Metrics(slots=config.max_num_seqs)
         self.service = Service(config, metrics, tracing_of(config), cache_of(config, metrics.answers))
         self.url = url_of(listener)
+        self.grpc_port = 0
         self._config = config
         self._command = command
         self._listener = listener
@@ -122,8 +125,10 @@ class Server:
         """Serve until asked to stop, and then as long as the drain takes.
 
         Raises:
-            RuntimeFailure: the checkpoint is none, or the engine died.
+            RuntimeFailure: --grpc-port cannot be had, the checkpoint is none, or the engine died.
         """
+        grpc = await open_port(self.service)
+        self.grpc_port = grpc.port
         http = asyncio.create_task(self._http.serve(sockets=[self._listener]))
         logger.info("listening on %s", self.url)
         life = asyncio.create_task(self._live())
@@ -140,7 +145,7 @@ class Server:
         finally:
             asked.cancel()
             self._http.should_exit = True
-            await http
+            await asyncio.gather(http, grpc.close(_FLUSH_SECONDS))
             life.cancel()
             await asyncio.gather(life, self.service.tracing.close(), return_exceptions=True)
             if self.service.answers is not None:

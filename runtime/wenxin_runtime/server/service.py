@@ -13,6 +13,7 @@ from wenxin_runtime.server.answers.cache import AnswerCache
 from wenxin_runtime.server.engine_client import EngineClient
 from wenxin_runtime.server.generation import Generation
 from wenxin_runtime.server.served_model import ServedModel
+from wenxin_runtime.server.statistics import Statistics
 from wenxin_runtime.server.tracing import Tracing
 from wenxin_runtime.telemetry import Metrics
 
@@ -64,6 +65,7 @@ class Service:
         self.answers = answers
         self.metrics = metrics
         self.tracing = tracing
+        self.statistics = Statistics()
         self.engine = EngineClient(config, metrics)
         self.model: ServedModel | None = None
         self.stage = Stage.SERVING

@@ -53,7 +53,7 @@ class Spans:
 
     def record(self, exchange: Exchange) -> None:
         """Make the spans of an exchange that generates."""
-        operation = _OPERATIONS.get(exchange.path)
+        operation = exchange.operation or _OPERATIONS.get(exchange.path)
         if operation is None:
             return
         try:

@@ -35,19 +35,35 @@ async def plan(body: bytes, service: Service, model: ServedModel) -> Plan:
     Raises:
         RequestError: names the field at fault.
     """
-    request = parse(body, CompletionRequest)
+    return await plan_completion(parse(body, CompletionRequest), service, model)
+
+
+async def plan_completion(
+    request: CompletionRequest, service: Service, model: ServedModel, *, prompt_param: str = "prompt"
+) -> Plan:
+    """Work out what to generate, whatever protocol a request came by.
+
+    Args:
+        request: The request.
+        service: The server.
+        model: Its model.
+        prompt_param: What the prompt is called in that protocol.
+
+    Raises:
+        RequestError: names the field at fault.
+    """
     name = service.check_model_name(request.model)
     _check_neighbours(request)
     top_logprobs = check_logprobs(request.logprobs, service.config.max_logprobs, "logprobs")
     check_logprobs(request.prompt_logprobs, service.config.max_logprobs, "prompt_logprobs")
-    prompts = await _prompts(request, service, model)
+    prompts = await _prompts(request, service, model, prompt_param)
     checked = plan_of(
         request,
         model,
         prefix="cmpl",
         name=name,
         prompts=prompts,
-        max_tokens=_max_tokens(request, prompts, service.max_model_len),
+        max_tokens=_max_tokens(request, prompts, service.max_model_len, prompt_param),
         top_logprobs=top_logprobs,
         structured=await structured_output(request, model.grammars),
         echo=bool(request.echo),
@@ -120,18 +136,20 @@ def _check_neighbours(request: CompletionRequest) -> None:
         )
 
 
-def _max_tokens(request: CompletionRequest, prompts: tuple[Prompt, ...], max_model_len: int) -> int:
+def _max_tokens(request: CompletionRequest, prompts: tuple[Prompt, ...], max_model_len: int, prompt_param: str) -> int:
     if request.max_tokens is None:
-        return min(_DEFAULT_MAX_TOKENS, room_for_answer(prompts, max_model_len, param="prompt"))
+        return min(_DEFAULT_MAX_TOKENS, room_for_answer(prompts, max_model_len, param=prompt_param))
     check_max_tokens(request.max_tokens, prompts, max_model_len, param="max_tokens")
     return request.max_tokens
 
 
-async def _prompts(request: CompletionRequest, service: Service, model: ServedModel) -> tuple[Prompt, ...]:
+async def _prompts(
+    request: CompletionRequest, service: Service, model: ServedModel, prompt_param: str
+) -> tuple[Prompt, ...]:
     batch = _batch(request.prompt)
     prompts = []
     for i, given in enumerate(batch):
-        param = "prompt" if len(batch) == 1 else f"prompt[{i}]"
+        param = prompt_param if len(batch) == 1 else f"{prompt_param}[{i}]"
         prompt = await _prompt(given, request, model)
         check_prompt(prompt.ids, vocab_size=model.vocab_size, max_model_len=service.max_model_len, param=param)
         prompts.append(prompt)

@@ -1,19 +1,15 @@
 """The exchange of a generating endpoint: admit, then stream or collect, and notice a client that leaves."""
 
-import asyncio
-import contextlib
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from wenxin_runtime.errors import GenerationFailed, RequestError
-from wenxin_runtime.server.answers.cache import Wish
-from wenxin_runtime.server.exchange import Exchange
-from wenxin_runtime.server.generation import ClientGone, Generation
+from wenxin_runtime.errors import RequestError
+from wenxin_runtime.server.answering import mistake, opened, watched
+from wenxin_runtime.server.generation import ClientGone
 from wenxin_runtime.server.http import encode_json, error_body, error_response, read_body
 from wenxin_runtime.server.openai.answer import Answer
 from wenxin_runtime.server.openai.piece import Piece
@@ -21,8 +17,6 @@ from wenxin_runtime.server.openai.plan import Plan
 from wenxin_runtime.server.openai.responses import Usage
 from wenxin_runtime.server.served_model import ServedModel
 from wenxin_runtime.server.service import Service
-
-logger = logging.getLogger(__name__)
 
 _EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 _JSON = [(b"content-type", b"application/json")]
@@ -66,7 +60,7 @@ class GeneratingEndpoint:
         except RequestError as error:
             await self._refuse(error, scope, receive, send)
         except Exception as error:  # noqa: BLE001 - logged; one request's failure must leave the others alone
-            await self._refuse(_mistake(error), scope, receive, send)
+            await self._refuse(mistake(error), scope, receive, send)
 
     async def _refuse(self, error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"]["exchange"].error = error.code or error.type
@@ -78,20 +72,11 @@ class GeneratingEndpoint:
         body = await read_body(receive, service.config.max_request_bytes)
         plan = exchange.plan = await self._api.plan(body, service, model)
         writer = self._api.writer(plan, model)
-        with await self._opened(plan, exchange, scope) as generation:
+        with await opened(service, plan, exchange, Headers(scope=scope)) as generation:
             exchange.timelines = generation.timelines
-            async with _watched(receive, generation):
+            async with watched(receive, generation):
                 answer = Answer(plan, model.tokenizer, generation)
                 await (_stream(answer, writer, send) if plan.stream else _collect(answer, writer, send))
-
-    async def _opened(self, plan: Plan, exchange: Exchange, scope: Scope) -> Generation:
-        """Find the answer in the cache, where there is one, or begin to generate it."""
-        service = self._service
-        if service.answers is None:
-            return service.admit(plan.submits())
-        opened = await service.answers.open(plan, Wish.of(Headers(scope=scope)), service.admit)
-        exchange.cache = opened.how
-        return opened.generation
 
 
 async def _collect(answer: Answer, writer: Writer, send: Send) -> None:
@@ -118,7 +103,7 @@ async def _stream(answer: Answer, writer: Writer, send: Send) -> None:
     except ClientGone:
         raise
     except Exception as error:  # noqa: BLE001 - logged; the stream still has to end
-        ending = _event(encode_json(error_body(_mistake(error))))
+        ending = _event(encode_json(error_body(mistake(error))))
     await send({"type": "http.response.body", "body": ending, "more_body": False})
 
 
@@ -134,25 +119,3 @@ def _event(content: bytes) -> bytes:
 
 def _body(content: bytes) -> dict[str, object]:
     return {"type": "http.response.body", "body": content, "more_body": True}
-
-
-def _mistake(error: Exception) -> GenerationFailed:
-    """Log what went wrong; the client learns only that it was our fault."""
-    logger.error("a request failed through our own fault", exc_info=error)
-    return GenerationFailed("internal error", code="internal_error")
-
-
-@contextlib.asynccontextmanager
-async def _watched(receive: Receive, generation: Generation) -> AsyncIterator[None]:
-    """Fail `generation` as soon as its client closes the connection."""
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        generation.fail(ClientGone())
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    finally:
-        watching.cancel()
