@@ -217,15 +217,24 @@ def _makes_way(asked: Rollout, rolling: Rolling) -> bool:
 
 
 def _hindrance(rolling: Rolling) -> tuple[Problem, datetime] | None:
-    """A new pod that finds no room, the first of them. That it fits no node for another reason is none."""
-    waiting = [
-        (pod.problem, pod.since or LONG_AGO)
-        for pod in rolling.newest
-        if pod.problem and pod.problem.reason == "Unschedulable" and "Insufficient " in pod.problem.message
-    ]
+    """What new pods find no room for, and since when; none while another new replica has its room and loads."""
+    unplaced = [pod for pod in rolling.newest if pod.problem and _lacks_room(pod.problem)]
+    waiting = {_replica(pod) for pod in unplaced}
+    if any(not pod.ready and _replica(pod) not in waiting for pod in rolling.newest):
+        return None
+    found = [(pod.problem, pod.since or LONG_AGO) for pod in unplaced if pod.problem]
     if rolling.refused and "exceeded quota" in rolling.refused[0].message:
-        waiting.append(rolling.refused)
-    return min(waiting, key=lambda one: one[1], default=None)
+        found.append(rolling.refused)
+    return min(found, key=lambda one: one[1], default=None)
+
+
+def _lacks_room(problem: Problem) -> bool:
+    """Not so one that suits no node: no other's going would help it."""
+    return problem.reason == "Unschedulable" and "Insufficient " in problem.message
+
+
+def _replica(pod: PodSeen) -> str:
+    return pod.group or pod.name
 
 
 def _fits_for_an_older(rolling: Rolling) -> bool:

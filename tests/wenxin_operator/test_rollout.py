@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from wenxin_operator import rollout
 from wenxin_operator.api.rollout import Rollout
+from wenxin_operator.plan.groups import Group, decide
 from wenxin_operator.pods import PodSeen, Problem
 from wenxin_operator.rollout import BUSIEST, Course, Pace, Rolling, Room, costs, course
 
@@ -81,6 +82,16 @@ class TestCourse:
     def test_a_version_that_fails_costs_no_old_one(self) -> None:
         crash = Problem("CrashLoopBackOff", "the container ended with exit code 1")
         assert after(3600, newest=(pod("new", ready=False, problem=crash, since=NOW),)).pace == SURGE
+
+    def test_none_goes_while_another_new_one_has_its_room_and_loads(self) -> None:
+        waits, loads = pod("new", ready=False, problem=FULL, since=NOW), pod("other", ready=False)
+        assert after(3600, newest=(waits, loads)).pace == SURGE
+        assert after(30, newest=(waits, pod("other"))).pace == REPLACE
+
+    def test_a_group_of_which_one_pod_has_no_room_has_none(self) -> None:
+        leader = pod("new-0", ready=False, group="new")
+        worker = pod("new-1", ready=False, group="new", node_rank=1, problem=FULL, since=NOW)
+        assert after(30, newest=(leader, worker)).pace == REPLACE
 
     def test_an_old_pod_that_does_not_say_what_it_holds_goes(self) -> None:
         assert after(30, older=(pod("a", room=""),)).pace == REPLACE
@@ -172,3 +183,58 @@ class TestCosts:
             assert all(one.ready for one in staying), "those that do not serve go first"
         most = max((min(busy.get(one.name, BUSIEST), BUSIEST) for one in going if one.ready), default=0)
         assert all(min(busy.get(one.name, BUSIEST), BUSIEST) >= most for one in staying if one.ready)
+
+
+class TestGroups:
+    """The whole decision over groups of one pod each, on a cluster with room for so many."""
+
+    @given(
+        wanted=st.integers(1, 5),
+        spare=st.integers(0, 3),
+        broken=st.booleans(),
+        asked=st.builds(
+            Rollout,
+            strategy=st.sampled_from(["Auto", "Auto", "Surge", "Replace"]),
+            max_surge=st.integers(1, 3),
+            max_unavailable=st.integers(1, 3),
+        ),
+    )
+    def test_a_rollout_ends_and_never_takes_away_more_than_it_may(
+        self, wanted: int, spare: int, *, broken: bool, asked: Rollout
+    ) -> None:
+        capacity, present, no_room, now = wanted + spare, {f"old-{n}": True for n in range(wanted)}, "", NOW
+        for _ in range(60):
+            found = course(asked, _rolling(wanted, present, capacity, no_room), now)
+            no_room, before = found.no_room, dict(present)
+            free = [f"new-{now.timestamp():.0f}-{number}" for number in range(wanted)]
+            seen = [Group(name, name[:3], "", ready=ready) for name, ready in present.items()]
+            after = decide(seen, free, "new", wanted, found.pace)
+            present = {name: present.get(name, False) for name in (*after.older, *after.newest)}
+            assert sum(present.values()) >= min(sum(before.values()), wanted - found.pace.unavailable)
+            assert len(present) <= max(len(before), wanted + found.pace.surge)
+            placed = [name for name in present if name in before][:capacity]
+            if not broken:
+                present |= dict.fromkeys(placed, True)
+            now += timedelta(seconds=31)
+        new = [name for name in present if name.startswith("new")]
+        if broken:
+            assert sum(present.values()) >= wanted - asked.max_unavailable
+            assert asked.strategy != "Auto" or spare == 0 or sum(present.values()) == wanted, "it surges where it can"
+        elif asked.strategy == "Surge" and spare == 0:
+            assert sum(present.values()) == wanted, "it waits for room and everybody serves"
+        else:
+            assert sorted(present) == sorted(new)
+            assert all(present.values())
+            assert len(present) == wanted
+
+
+def _rolling(wanted: int, present: Mapping[str, bool], capacity: int, no_room: str) -> Rolling:
+    """The pods of the groups; those for which there is no room say so."""
+    names = list(present)
+    pods = [
+        pod(name, ready=present[name], problem=FULL if names.index(name) >= capacity else None, since=NOW)
+        for name in names
+    ]
+    newest = tuple(one for one in pods if one.name.startswith("new"))
+    older = tuple(one for one in pods if one.name.startswith("old"))
+    return Rolling(wanted, newest, older, leaving=0, room=ONE_GPU, no_room=no_room)
