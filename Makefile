@@ -28,6 +28,7 @@ check: setup ## Format, lint, types, import contracts, generated files (under a 
 	$(BIN)/lint-imports
 	$(BIN)/python -m wenxin_operator.api.schema --check
 	$(BIN)/python -m docs.generate --check
+	$(BIN)/python -m monitoring.generate --check
 	$(BIN)/python -m wenxin_runtime.server.kserve.protos --check
 
 .PHONY: fmt
@@ -62,6 +63,10 @@ protos: setup ## Write the code of the gRPC messages from their .proto files
 .PHONY: docs
 docs: setup ## Write docs/reference from the code and docs/performance.md from the results of `make bench`
 	$(BIN)/python -m docs.generate
+
+.PHONY: dashboards
+dashboards: setup ## Write the chart's dashboards, alerts and scrape configuration from monitoring/
+	$(BIN)/python -m monitoring.generate
 
 .PHONY: bench
 bench: setup ## Measure us and the peers side by side; results go to bench/results

@@ -147,6 +147,6 @@ def relabelings() -> Config:
     }
 
 
-def fixed(jobs: Mapping[Target, Sequence[Config]]) -> list[Config]:
+def fixed(*jobs: tuple[Target, Sequence[Config]]) -> list[Config]:
     """Jobs of prometheus.yml for targets that were made with `at`."""
-    return [target.scrape(static_configs=list(configs)) for target, configs in jobs.items()]
+    return [target.scrape(static_configs=list(configs)) for target, configs in jobs]

@@ -1,4 +1,6 @@
-"""The dashboards. What two of them show stands in `latency`; otherwise a module is a page."""
+"""The dashboards, a module for each page; what can be chosen above them stands in `choices`."""
+
+from collections.abc import Mapping
 
 from monitoring.boards import answer_cache, deployment, engine, fleet, operator
 from monitoring.grafana import Dashboard
@@ -11,7 +13,5 @@ BOARDS: tuple[Dashboard, ...] = (
     operator.BOARD,
 )
 
-NOT_DRAWN: dict[str, str] = {
-    "wenxin_build_info": "a label of the table of pods, whose value is always 1",
-}
+NOT_DRAWN: Mapping[str, str] = {}
 """Metrics that no panel shows, and why."""

@@ -132,7 +132,6 @@ _REDIS = Row(
             "1 while the pod does not ask.",
             "none",
             (Query(_pods.total(_BREAKER, "pod", how="max"), "{{pod}}"),),
-            width=12,
             height=6,
             most=1,
         ),
@@ -148,9 +147,17 @@ _REDIS = Row(
                 ),
             ),
             kind="table",
-            width=12,
             height=6,
             quiet="no deployment has a cache",
+        ),
+        Panel(
+            "Keys of each model",
+            "What the keys in Redis begin with. Pods with another beginning share no answers: another model, or another"
+            " version of it.",
+            "none",
+            (Query(f"count by (deployment, space) ({_pods('wenxin_answer_cache_info')})", "Pods"),),
+            kind="table",
+            height=6,
         ),
     ),
 )

@@ -124,7 +124,7 @@ _TRAFFIC = Row(
             (Query(_pods.rate("wenxin_rejections_total", "reason"), "{{reason}}"),),
         ),
         Panel(
-            "Tokens",
+            "Tokens of prompts and answers",
             "Prompt tokens count when they are computed or found in the prefix cache.",
             "short",
             (

@@ -164,7 +164,7 @@ _LOAD = Row(
             most=1,
         ),
         Panel(
-            "Ready replicas",
+            "Ready replicas of each",
             "As the operator counts them: the pods of a group are one replica.",
             "short",
             (Query(_replicas("ready"), _LEGEND),),
