@@ -16,7 +16,6 @@ from wenxin_runtime.flags import flag as _flag
 
 __all__ = ["RuntimeConfig", "add_flags", "flag_of", "from_args", "from_json", "to_json"]
 
-
 _AT_LEAST_ONE = (
     "tensor_parallel_size",
     "data_parallel_size",
