@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wenxin_operator.drift import drift
-from wenxin_operator.names import ANNOTATION_APPLIED, JOB, Raw, content_hash
+from wenxin_operator.names import ANNOTATION_APPLIED, JOB, PERSISTENT_VOLUME_CLAIM, Raw, content_hash
 from wenxin_operator.plan.manifest import Plan
 
 CREATED_ONCE = frozenset({JOB})
 """Kinds that are named by their content and whose spec the API server lets nobody change."""
+
+NEVER_PRUNED = frozenset({PERSISTENT_VOLUME_CLAIM})
+"""Kinds that go with their owner and not before: data, which pods of an earlier spec may still read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,10 @@ def decide(plan: Plan, children: Sequence[Raw]) -> Changes:
     wanted = {_identity(manifest): manifest for manifest in plan.objects}
     applications = (_compare(manifest, live.get(identity)) for identity, manifest in wanted.items())
     superfluous = (child for identity, child in live.items() if identity not in wanted and identity not in plan.keep)
+    prune = (child for child in superfluous if not _leaving(child) and child["kind"] not in NEVER_PRUNED)
     return Changes(
         apply=tuple(application for application in applications if application),
-        prune=tuple(child for child in superfluous if not _leaving(child)) if plan.prune else (),
+        prune=tuple(prune) if plan.prune else (),
     )
 
 

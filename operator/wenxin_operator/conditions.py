@@ -33,7 +33,17 @@ NEXT_STEPS: Mapping[str, str] = {
 """What a person can do about a reason."""
 
 QUIET = frozenset(
-    {"RolloutComplete", "WaitingForModel", "ScaledToZero", "NotAccepted", "Inspecting", "Starting", "NoReadyPods"}
+    {
+        "RolloutComplete",
+        "WaitingForModel",
+        "ScaledToZero",
+        "NotAccepted",
+        "Inspecting",
+        "Downloading",
+        "WaitingForPod",
+        "Starting",
+        "NoReadyPods",
+    }
 )
 """Reasons of a False condition that need nobody's attention: they pass by themselves or another condition speaks."""
 

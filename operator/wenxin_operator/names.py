@@ -50,9 +50,11 @@ LABEL_GROUP = f"{GROUP}/group"
 LABEL_CLIENTS = f"{GROUP}/clients"
 """On a namespace, with value "true": its pods may call every model of the cluster that this operator serves."""
 LABEL_SOURCE = f"{GROUP}/source-hash"
-"""On inspect Jobs: which contents (source and claim) they read."""
+"""On inspect and download Jobs: which contents (origin and claim) they are about."""
+LABEL_MEANS = f"{GROUP}/means-hash"
+"""On download Jobs: how they fetch: mirror, proxy, credentials. With other means a new attempt is worth its while."""
 LABEL_ATTEMPT = f"{GROUP}/attempt"
-"""On inspect Jobs: 1 for the first, one more after each failure."""
+"""On inspect and download Jobs: 1 for the first, one more after each failure."""
 ANNOTATION_APPLIED = f"{GROUP}/applied-hash"
 """On children: hash of the manifest that was applied last."""
 ANNOTATION_DIGEST = f"{GROUP}/model-digest"
@@ -90,6 +92,8 @@ METRIC_RUNNING = "wenxin_requests_running"
 APP = "wenxin"
 COMPONENT_RUNTIME = "runtime"
 COMPONENT_INSPECT = "inspect"
+COMPONENT_DOWNLOAD = "download"
+COMPONENT_WEIGHTS = "weights"
 
 
 class Key(NamedTuple):
@@ -201,6 +205,26 @@ def inspect_job(model: str, inputs: Any, attempt: int) -> str:
 def inspect_policy(model: str) -> str:
     """Name the NetworkPolicy of a model's inspect Jobs."""
     return f"{model}-inspect"
+
+
+def download_job(model: str, inputs: Any, attempt: int) -> str:
+    """Name a Job by what it fetches, by which means and with which image; as `inspect_job`."""
+    return _shortened(model.replace(".", "-"), f"-download-{content_hash([model, inputs])}-{attempt}", 63)
+
+
+def download_policy(model: str) -> str:
+    """Name the NetworkPolicy of a model's download Jobs."""
+    return f"{model}-download"
+
+
+def weights_claim(model: str) -> str:
+    """Name the claim that a model's download is kept on, where it is the operator's."""
+    return f"{model}-weights"
+
+
+def checksums_config_map(model: str, checksums: str) -> str:
+    """Name the ConfigMap by what it holds, so that it never needs to change."""
+    return f"{model}-checksums-{content_hash(checksums)}"
 
 
 def _shortened(name: str, tail: str, longest: int) -> str:

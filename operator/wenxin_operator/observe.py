@@ -1,17 +1,17 @@
 """Raw API objects -> frozen snapshots. Pure: reads only what the store already holds, decides nothing."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Literal, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
-from wenxin_operator import pods, scalers
+from wenxin_operator import jobs, pods, scalers
 from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.api.fields import claim_path
 from wenxin_operator.api.model import ModelSpec, ModelStatus
 from wenxin_operator.api.parsing import parse
 from wenxin_operator.api.status import ModelFacts
 from wenxin_operator.errors import SpecError
+from wenxin_operator.jobs import JobSeen
 from wenxin_operator.names import (
     COMPONENT_RUNTIME,
     CONFIG_MAP,
@@ -20,13 +20,10 @@ from wenxin_operator.names import (
     ENDPOINT_SLICE,
     HORIZONTAL_POD_AUTOSCALER,
     JOB,
-    LABEL_ATTEMPT,
     LABEL_COMPONENT,
     LABEL_DEPLOYMENT,
-    LABEL_JOB_NAME,
     LABEL_MODEL,
     LABEL_SERVICE_NAME,
-    LABEL_SOURCE,
     LEADER_WORKER_SET,
     NETWORK_POLICY,
     OWNER_LABEL,
@@ -64,7 +61,7 @@ CHILD_KINDS = {
         SCALED_OBJECT,
         CONTROLLER_REVISION,
     ),
-    WENXIN_MODEL: (NETWORK_POLICY, JOB),
+    WENXIN_MODEL: (NETWORK_POLICY, PERSISTENT_VOLUME_CLAIM, CONFIG_MAP, JOB),
 }
 """What each primary kind owns, and so applies, repairs and prunes."""
 
@@ -94,15 +91,17 @@ class ModelSeen:
     """The WenxinModel that a deployment asks for.
 
     Attributes:
-        source: What its spec says now.
-        verified: Its weights, when an inspection of that source has succeeded and nothing has gone wrong since.
+        origin: What its spec says now.
+        verified: Its weights, when an inspection of that origin has succeeded and nothing has gone wrong since.
         problem: Else why not, in the words of its condition Ready.
+        preset: The released model that it asks for by name.
     """
 
     name: str
-    source: str
+    origin: str
     verified: VerifiedModel | None
     problem: Problem | None
+    preset: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,26 +136,6 @@ class DeploymentSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class JobSeen:
-    """One inspect Job.
-
-    Attributes:
-        source_hash: Which contents it reads.
-        attempt: 1 for the first.
-        finished: When it ended; None while it has not.
-        result: What the inspection printed, once it has succeeded.
-        problem: Why it failed, or what keeps it from starting.
-    """
-
-    name: str
-    source_hash: str
-    attempt: int
-    finished: datetime | None
-    result: Raw | None
-    problem: Problem | None
-
-
-@dataclass(frozen=True, slots=True)
 class ModelSnapshot:
     """All that one pass over a WenxinModel knows.
 
@@ -165,8 +144,10 @@ class ModelSnapshot:
         spec: Its spec, or why it is none.
         status: Its status as last written.
         children: Objects that it controls, of the kinds in CHILD_KINDS.
-        claim: The PersistentVolumeClaim that the source names; None while there is none of that name.
-        jobs: Its inspect Jobs, by attempt.
+        claim: The PersistentVolumeClaim that the weights lie on, or will; None while there is none of that name.
+        jobs: Its inspect and download Jobs, by attempt.
+        writers: Jobs, there or gone, with a pod that may still write to the claim.
+        words: What the pod that downloads said at /load, once it was asked.
     """
 
     resource: Raw
@@ -175,6 +156,8 @@ class ModelSnapshot:
     children: tuple[Raw, ...]
     claim: Raw | None
     jobs: tuple[JobSeen, ...]
+    writers: frozenset[str] = frozenset()
+    words: Any = None
 
 
 def deployment(key: Key, reader: Reader, busy: Mapping[str, int] | None = None) -> DeploymentSnapshot | None:
@@ -210,25 +193,33 @@ def deployment(key: Key, reader: Reader, busy: Mapping[str, int] | None = None) 
     )
 
 
-def model(key: Key, reader: Reader) -> ModelSnapshot | None:
-    """See one WenxinModel and all that belongs to it; None when it is gone or going."""
+def model(key: Key, reader: Reader, words: Mapping[str, Any] | None = None) -> ModelSnapshot | None:
+    """See one WenxinModel and all that belongs to it; None when it is gone or going.
+
+    Args:
+        key: The resource.
+        reader: What is known of the cluster.
+        words: What the pods of its Jobs said at /load, by name, where they were asked.
+    """
     resource = _present(reader.get(key.kind, key.namespace, key.name))
     if resource is None:
         return None
     spec = parse(ModelSpec, resource.get("spec"))
     claim = None
     if isinstance(spec, ModelSpec):
-        claim = _present(reader.get(PERSISTENT_VOLUME_CLAIM, key.namespace, claim_path(spec.source).claim))
+        claim = _present(reader.get(PERSISTENT_VOLUME_CLAIM, key.namespace, spec.where(key.name).claim))
     children = _children(resource, key, reader)
     job_pods = reader.children(POD, key.namespace, LABEL_MODEL, key.name)
-    jobs = (_job_seen(child, job_pods) for child in children if child["kind"] == JOB)
+    seen = (jobs.see(child, job_pods) for child in children if child["kind"] == JOB)
     return ModelSnapshot(
         resource=resource,
         spec=spec,
         status=_model_status(resource),
         children=children,
         claim=claim,
-        jobs=tuple(sorted(jobs, key=lambda job: job.attempt)),
+        jobs=tuple(sorted(seen, key=lambda job: job.attempt)),
+        writers=jobs.writers(job_pods),
+        words=next(iter((words or {}).values()), None),
     )
 
 
@@ -303,20 +294,27 @@ def _model_name(resource: Raw) -> str:
 
 
 def _claim_name(resource: Raw) -> str:
-    return claim_path(str((resource.get("spec") or {}).get("source", ""))).claim
+    """Name of the claim of somebody else's that a WenxinModel lies on, however malformed its spec."""
+    spec = resource.get("spec") or {}
+    storage = spec.get("storage")
+    theirs = storage.get("existingClaim") if isinstance(storage, dict) else None
+    return str(theirs or claim_path(str(spec.get("source", ""))).claim)
 
 
 def _model_seen(resource: Raw, reader: Reader) -> ModelSeen | None:
     found = _present(reader.get(WENXIN_MODEL, resource["metadata"]["namespace"], _model_name(resource)))
     if found is None:
         return None
-    name, source = found["metadata"]["name"], str((found.get("spec") or {}).get("source", ""))
+    name, spec = found["metadata"]["name"], parse(ModelSpec, found.get("spec"))
+    origin = "" if isinstance(spec, SpecError) else spec.origin
+    seen = ModelSeen(name, origin, None, None, None if isinstance(spec, SpecError) else spec.preset)
     status, ready = _model_status(found), conditions_of(found).get("Ready", {})
     if ready.get("observedGeneration") != found["metadata"].get("generation"):
-        return ModelSeen(name, source, None, Problem("Inspecting", "the operator has yet to look at it"))
+        return replace(seen, problem=Problem("Inspecting", "the operator has yet to look at it"))
     if ready.get("status") != "True" or status.digest is None:
-        return ModelSeen(name, source, None, Problem(ready.get("reason", "Unknown"), ready.get("message", "")))
-    return ModelSeen(name, source, VerifiedModel(name, source, status.digest, status.facts or ModelFacts()), None)
+        return replace(seen, problem=Problem(ready.get("reason", "Unknown"), ready.get("message", "")))
+    location = status.location if status.location != origin else None
+    return replace(seen, verified=VerifiedModel(name, origin, status.digest, status.facts or ModelFacts(), location))
 
 
 def _model_status(resource: Raw) -> ModelStatus:
@@ -330,42 +328,3 @@ def _ready_endpoints(slices: Iterable[Raw]) -> Iterator[str]:
         # An endpoint whose readiness is not given is to be taken as ready (discovery.k8s.io/v1).
         if (endpoint.get("conditions") or {}).get("ready") is not False and endpoint.get("targetRef"):
             yield endpoint["targetRef"]["name"]
-
-
-def _job_seen(job: Raw, job_pods: Sequence[Raw]) -> JobSeen:
-    name, labels = job["metadata"]["name"], _labels(job)
-    pod = next((one for one in job_pods if _labels(one).get(LABEL_JOB_NAME) == name), None)
-    outcome, finished = _job_outcome(job)
-    ended = pod is not None and (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-    if pod and not ended:
-        # The watch of pods may lag behind that of Jobs: a Job has ended for us when its pod's words are there too.
-        outcome, finished = None, None
-    found, trouble = None, None
-    if outcome == "Failed":
-        trouble = _failure(job, pod)
-    elif outcome == "Complete":
-        found = _found(pod)
-        trouble = None if found else Problem("ResultLost", "the inspection succeeded, but its result is gone")
-    elif pod and not ended:
-        trouble = pods.problem(pod)
-    return JobSeen(name, labels.get(LABEL_SOURCE, ""), int(labels.get(LABEL_ATTEMPT, "1")), finished, found, trouble)
-
-
-def _job_outcome(job: Raw) -> tuple[Literal["Complete", "Failed"] | None, datetime | None]:
-    for condition in (job.get("status") or {}).get("conditions") or ():
-        if condition.get("status") == "True" and condition.get("type") in ("Complete", "Failed"):
-            return condition["type"], datetime.fromisoformat(condition["lastTransitionTime"])
-    return None, None
-
-
-def _found(pod: Raw | None) -> Raw | None:
-    ended = pods.last_termination(pod) if pod else None
-    found = pods.result(ended.get("message", "")) if ended else None
-    return found if found and isinstance(found.get("digest"), str) else None
-
-
-def _failure(job: Raw, pod: Raw | None) -> Problem:
-    if pod and (ended := pods.last_termination(pod)):
-        return pods.termination(ended, otherwise="InspectionFailed")
-    status = (pod or job).get("status") or {}  # an evicted pod says why itself
-    return Problem(status.get("reason") or "InspectionFailed", status.get("message") or "the inspection did not finish")

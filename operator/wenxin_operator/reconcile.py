@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from wenxin_operator import changes, observe, status
+from wenxin_operator import changes, model_status, observe, status
 from wenxin_operator.changes import Application, Changes
 from wenxin_operator.errors import ApiError, Conflict, Forbidden, Invalid, NameTaken, NotFound
 from wenxin_operator.events import Event
@@ -25,6 +25,9 @@ from wenxin_operator.plan.manifest import Plan
 from wenxin_operator.status import Failure, Report
 
 logger = logging.getLogger(__name__)
+
+Words = Mapping[str, Any]
+"""What pods answered at /load, by their names."""
 
 
 class Writer(Protocol):
@@ -90,7 +93,7 @@ async def reconcile(key: Key, reader: Reader, writer: Writer, settings: Operator
     """
     found = look(key, reader, settings, now)
     if found and found.plan.ask:
-        found = look(key, reader, settings, now, await _sequences(found.plan.ask, key, reader, writer))
+        found = look(key, reader, settings, now, await _words(found.plan.ask, key, reader, writer))
     if found is None:
         return Outcome()  # gone or going: the garbage collector takes its children
     todo = changes.decide(found.plan, found.children)
@@ -118,7 +121,7 @@ class Pass:
 
 
 def look(
-    key: Key, reader: Reader, settings: OperatorSettings, now: datetime, busy: Mapping[str, int] | None = None
+    key: Key, reader: Reader, settings: OperatorSettings, now: datetime, words: Words | None = None
 ) -> Pass | None:
     """See and plan, and write nothing: what `kubectl wenxin plan` shows. None when the resource is gone or going.
 
@@ -127,14 +130,17 @@ def look(
         reader: What is known of the cluster.
         settings: What plans depend on besides the resource.
         now: The time, with a time zone.
-        busy: Sequences of the pods that the plan asks about, where they answered; None before they are asked.
+        words: What the pods that the plan asks about said at /load, by name; None before they are asked.
     """
-    return _PASSES[key.kind](key, reader, settings, now, busy)
+    return _PASSES[key.kind](key, reader, settings, now, words)
 
 
 def _deployment_pass(
-    key: Key, reader: Reader, settings: OperatorSettings, now: datetime, busy: Mapping[str, int] | None
+    key: Key, reader: Reader, settings: OperatorSettings, now: datetime, words: Words | None
 ) -> Pass | None:
+    # A pod that does not answer is missing: it is not idle for that.
+    loads = None if words is None else {name: load for name, said in words.items() if (load := Load.parse(said))}
+    busy = None if loads is None else {name: load.sequences for name, load in loads.items()}
     seen = observe.deployment(key, reader, busy)
     if seen is None:
         return None
@@ -143,26 +149,26 @@ def _deployment_pass(
 
 
 def _model_pass(
-    key: Key, reader: Reader, settings: OperatorSettings, now: datetime, _: Mapping[str, int] | None
+    key: Key, reader: Reader, settings: OperatorSettings, now: datetime, words: Words | None
 ) -> Pass | None:
-    seen = observe.model(key, reader)
+    seen = observe.model(key, reader, words)
     if seen is None:
         return None
     plan = model_plan.plan(seen, settings, now)
-    return Pass(seen.resource, seen.children, plan, lambda failure: status.model(seen, plan, failure, now))
+    return Pass(seen.resource, seen.children, plan, lambda failure: model_status.report(seen, plan, failure, now))
 
 
-_PASSES: Mapping[str, Callable[[Key, Reader, OperatorSettings, datetime, Mapping[str, int] | None], Pass | None]] = {
+_PASSES: Mapping[str, Callable[[Key, Reader, OperatorSettings, datetime, Words | None], Pass | None]] = {
     WENXIN_DEPLOYMENT: _deployment_pass,
     WENXIN_MODEL: _model_pass,
 }
 
 
-async def _sequences(asked: Iterable[str], key: Key, reader: Reader, writer: Writer) -> dict[str, int]:
-    """How busy pods are, by name. One that does not answer is missing: it is not idle for that."""
+async def _words(asked: Iterable[str], key: Key, reader: Reader, writer: Writer) -> Words:
+    """What pods say, by name; None of those that do not answer."""
     pods = [pod for name in sorted(asked) if (pod := reader.get(POD, key.namespace, name))]
-    loads = map(Load.parse, await asyncio.gather(*map(writer.ask, pods)))
-    return {pod["metadata"]["name"]: load.sequences for pod, load in zip(pods, loads, strict=True) if load}
+    answers = await asyncio.gather(*map(writer.ask, pods))
+    return {pod["metadata"]["name"]: said for pod, said in zip(pods, answers, strict=True)}
 
 
 async def _mark(costs: Mapping[str, int], key: Key, reader: Reader, writer: Writer) -> Failure | None:

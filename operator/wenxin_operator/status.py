@@ -15,13 +15,15 @@ from wenxin_operator.conditions import Finding, events, finding, settle
 from wenxin_operator.errors import ApiError, Conflict, Invalid, OperatorError, SpecError
 from wenxin_operator.events import Event
 from wenxin_operator.names import WORKLOADS, Raw
-from wenxin_operator.observe import DeploymentSnapshot, ModelSnapshot
+from wenxin_operator.observe import DeploymentSnapshot
 from wenxin_operator.plan.deployment import DeploymentPlan
-from wenxin_operator.plan.model_job import ModelPlan, Verdict
 from wenxin_operator.plan.workload import gpus_per_replica
 from wenxin_operator.pods import Problem
 from wenxin_operator.progress import Progress
 
+_INLINE = re.compile(
+    r"\bspec\.(source|preset|revision|checksums|mirror|proxy|caConfigMapRef|credentialsSecretRef|storage)\b"
+)
 _POD_NAME = re.compile(r'pods "[^"]+" ')
 
 
@@ -84,21 +86,7 @@ def deployment(seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure 
         model=_served_model(seen, plan),
         conditions=conditions,
     )
-    return Report(_dump(status), tuple(events(seen.resource, conditions)))
-
-
-def model(seen: ModelSnapshot, plan: ModelPlan, failure: Failure | None, now: datetime) -> Report:
-    """Report on a WenxinModel; the arguments are as `deployment`'s."""
-    conditions = settle(_model_findings(seen, plan, failure), seen.resource, now)
-    verdict = plan.verdict
-    status = ModelStatus(
-        observed_generation=seen.resource["metadata"]["generation"],
-        conditions=conditions,
-        source_hash=verdict.source_hash if verdict else None,
-        digest=verdict.digest if verdict else None,
-        facts=verdict.facts if verdict else None,
-    )
-    return Report(_dump(status), tuple(events(seen.resource, conditions)))
+    return Report(dump(status), tuple(events(seen.resource, conditions)))
 
 
 def _deployment_findings(
@@ -128,16 +116,16 @@ def _accepted(plan: DeploymentPlan, failure: Failure | None) -> Finding:
 
 def _model_ready(seen: DeploymentSnapshot) -> Finding:
     reference = seen.spec.model.ref if isinstance(seen.spec, DeploymentSpec) else None
-    source = seen.spec.model.source if isinstance(seen.spec, DeploymentSpec) else None
+    inline = None if reference or isinstance(seen.spec, SpecError) else seen.spec.model.origin
     if seen.model is None and reference:
         missing = f"spec.model.ref: this namespace has no WenxinModel {reference}; create it, or name another"
         return finding("ModelReady", "ModelNotFound", missing)
-    if seen.model is None or (source and source != seen.model.source):
+    if seen.model is None or (inline and inline != seen.model.origin):
         return finding("ModelReady", "Inspecting", "the weights are about to be inspected")
     if problem := seen.model.problem:
         # An inline source stands at another place in this resource than in the model that it makes.
-        told = problem.message.replace("spec.source", "spec.model.source") if source else problem.message
-        words = told if source else f"WenxinModel {seen.model.name}: {told}"
+        told = _INLINE.sub(r"spec.model.\1", problem.message) if inline else problem.message
+        words = told if inline else f"WenxinModel {seen.model.name}: {told}"
         return Finding("ModelReady", holds=False, reason=problem.reason, message=words)
     return Finding("ModelReady", holds=True, reason="Verified", message=f"WenxinModel {seen.model.name} is ready")
 
@@ -195,7 +183,7 @@ def _spec_waits(seen: DeploymentSnapshot, plan: DeploymentPlan) -> bool:
     target, spec = plan.decision.target, plan.decision.spec
     if target is None or spec is None:
         return False
-    other_weights = seen.model is not None and seen.model.source != target.model.source
+    other_weights = seen.model is not None and seen.model.origin != target.model.source
     return other_weights or target.spec != spec.model_copy(update={"replicas": target.spec.replicas})
 
 
@@ -215,28 +203,6 @@ def _served_model(seen: DeploymentSnapshot, plan: DeploymentPlan) -> ServedModel
     )
 
 
-def _model_findings(seen: ModelSnapshot, plan: ModelPlan, failure: Failure | None) -> Iterator[Finding]:
-    if isinstance(seen.spec, SpecError):
-        yield finding("Accepted", seen.spec.reason, str(seen.spec))
-        yield finding("Ready", "NotAccepted", str(seen.spec))
-        return
-    yield Finding("Accepted", holds=True, reason="Valid", message="the spec is valid")
-    if plan.verdict:
-        yield Finding("Ready", holds=True, reason="Verified", message=_described(plan.verdict))
-    elif failure and not isinstance(failure.error, Conflict):
-        yield finding("Ready", failure.problem().reason, failure.problem().message)
-    elif plan.problem is None:
-        yield finding("Ready", "Inspecting", f"a Job reads {seen.spec.source}")
-    elif any(job.finished for job in seen.jobs) and plan.problem.reason != "ClaimNotFound":
-        yield finding("Ready", plan.problem.reason, f"{plan.problem.message}; tried again within 5 minutes")
-    else:
-        yield finding("Ready", plan.problem.reason, plan.problem.message)
-
-
-def _described(verdict: Verdict) -> str:
-    facts = verdict.facts
-    return f"{facts.architecture} with {facts.parameters:,} parameters in {facts.dtype}"
-
-
-def _dump(status: DeploymentStatus | ModelStatus) -> Raw:
+def dump(status: DeploymentStatus | ModelStatus) -> Raw:
+    """A status as the API takes it."""
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)

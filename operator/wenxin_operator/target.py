@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from wenxin_operator.api.deployment import DeploymentSpec
+from wenxin_operator.api.fields import ClaimPath, claim_path
 from wenxin_operator.api.parsing import parse
 from wenxin_operator.api.status import ModelFacts
 from wenxin_operator.errors import SpecError
@@ -16,13 +17,20 @@ class VerifiedModel:
 
     Attributes:
         name: The WenxinModel.
-        source: Its spec.source at that time.
+        source: Its origin at that time: where the weights came from.
+        location: Where they lie, as pvc://CLAIM/PATH; None where that is the source.
     """
 
     name: str
     source: str
     digest: str
     facts: ModelFacts
+    location: str | None = None
+
+    @property
+    def where(self) -> ClaimPath:
+        """The claim and the folder that pods mount."""
+        return claim_path(self.location or self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,8 @@ class Target:
     def data(self) -> Raw:
         """As a ControllerRevision's data."""
         model = {"name": self.model.name, "source": self.model.source, "digest": self.model.digest}
+        if self.model.location:
+            model["location"] = self.model.location
         return {"spec": _dump(self.spec), "model": model | {"facts": _dump(self.model.facts)}}
 
     @classmethod
@@ -43,11 +53,12 @@ class Target:
         try:
             spec, facts = parse(DeploymentSpec, data["spec"]), parse(ModelFacts, data["model"]["facts"])
             name, source, digest = (str(data["model"][field]) for field in ("name", "source", "digest"))
+            location = data["model"].get("location")
         except (KeyError, TypeError):
             return None
         if isinstance(spec, SpecError) or isinstance(facts, SpecError):
             return None
-        return cls(spec, VerifiedModel(name, source, digest, facts))
+        return cls(spec, VerifiedModel(name, source, digest, facts, location))
 
     def scaled(self, replicas: int) -> Self:
         """The same with another number of pods."""

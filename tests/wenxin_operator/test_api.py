@@ -74,7 +74,7 @@ def test_a_source_that_leads_nowhere_or_out_of_the_claim_is_refused(source: str)
         ({"parallelism": {"tensor": 4, "nodes": 3}}, "parallelism.nodes must divide them"),
         ({"parallelism": {"tensor": 2, "nodes": 4}}, "parallelism.nodes must divide them"),
         ({"parallelism": {"redundantExperts": 2}}, "spec.parallelism: parallelism.redundantExperts needs"),
-        ({"model": {}}, "spec.model: give exactly one of model.ref and model.source"),
+        ({"model": {}}, "spec.model: give exactly one of ref, source and preset"),
         ({"model": {"ref": "a", "source": "pvc://a/b"}}, "spec.model: give exactly one of"),
         ({"autoscaling": {}}, "spec.autoscaling.maxReplicas: Field required"),
         ({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}, "autoscaling.minReplicas must be at most"),

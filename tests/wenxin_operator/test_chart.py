@@ -13,6 +13,7 @@ from tests.wenxin_operator.running import CLAIM, deployment, finish_inspection, 
 from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.api.model import ModelSpec
 from wenxin_operator.api.parsing import parse
+from wenxin_operator.changes import NEVER_PRUNED
 from wenxin_operator.errors import SpecError
 from wenxin_operator.names import (
     LEADER_WORKER_SET,
@@ -33,6 +34,14 @@ ENVIRONMENT = dict(re.findall(r"- name: (WENXIN_OPERATOR_\w+)\n +value: \{\{ (.+
 FROM_THE_POD = {"WENXIN_OPERATOR_IDENTITY", "WENXIN_OPERATOR_LEASE_NAMESPACE"}
 NOT_IN_A_CLUSTER = {"WENXIN_OPERATOR_KUBECONFIG", "WENXIN_OPERATOR_HTTP_HOST"}
 EVERYTHING = frozenset({"get", "list", "watch", "create", "patch", "delete"})
+
+
+FETCHED = {
+    "apiVersion": RESOURCES[WENXIN_MODEL].api_version,
+    "kind": WENXIN_MODEL,
+    "metadata": {"namespace": "here", "name": "fetched"},
+    "spec": {"preset": "ernie-4.5-0.3b", "checksums": {"config.json": "0" * 64}},
+}
 
 
 def rules() -> list[dict[str, list[str]]]:
@@ -57,7 +66,7 @@ def used() -> dict[tuple[str, str], frozenset[str]]:
     """What the code does: children are applied, repaired and pruned; everything is watched."""
     children = {kind for kinds in CHILD_KINDS.values() for kind in kinds}
     verbs = {
-        (resource.api_version.rpartition("/")[0], resource.plural): EVERYTHING
+        (resource.api_version.rpartition("/")[0], resource.plural): EVERYTHING - {"delete" * (kind in NEVER_PRUNED)}
         if kind in children
         else frozenset({"list", "watch"})
         for kind, resource in RESOURCES.items()
@@ -131,6 +140,8 @@ async def test_with_just_these_rights_a_deployment_gets_all_that_it_needs(
         await until(lambda: api.of("jobs"))
         await finish_inspection(api)
         await until(lambda: api.of("deployments") and api.of(RESOURCES[groups].plural))
+        await api.put(FETCHED)
+        await until(lambda: len(api.of("jobs")) > 1)
         await quiet(api)
         await api.remove(WENXIN_DEPLOYMENT, "here", "ernie")
         await quiet(api)

@@ -85,6 +85,22 @@ DATA_AND_EXPERTS = {
 }
 
 
+DOWNLOAD = {
+    "source": "hf://baidu/ERNIE-4.5-0.3B-PT",
+    "revision": "main",
+    "checksums": {"model.safetensors": "a" * 64, "config.json": "b" * 64},
+    "mirror": "https://hub.corp.example:8443",
+    "proxy": "http://proxy.corp.example:3128",
+    "noProxy": ".svc,10.0.0.0/8",
+    "caConfigMapRef": {"name": "corp-ca"},
+    "credentialsSecretRef": {"name": "hub"},
+    "storage": {"size": "10Gi", "storageClassName": "fast", "accessModes": ["ReadWriteMany"]},
+    "nodeSelector": {"pool": "gpu"},
+    "tolerations": [{"key": "reserved", "value": "search", "effect": "NoSchedule"}],
+    "imagePullSecrets": [{"name": "registry"}],
+}
+
+
 async def of_leader_worker_set(spec: Raw) -> tuple[Raw, ...]:
     """The same where the cluster has LeaderWorkerSets."""
     return await of_deployment(spec, FakeCluster(served={LEADER_WORKER_SET}))
@@ -111,6 +127,8 @@ async def of_model(spec: Raw) -> tuple[Raw, ...]:
     cluster = FakeCluster()
     claim(cluster)
     cluster.create(WENXIN_MODEL, "ernie-4.5", spec)
+    if "source" not in spec or not spec["source"].startswith("pvc://"):
+        await cluster.run(WENXIN_MODEL, "ernie-4.5")  # makes the claim, on which the Job depends
     seen = observe.model(Key(WENXIN_MODEL, NAMESPACE, "ernie-4.5"), cluster)
     assert seen is not None
     return model_job.plan(seen, cluster.settings, cluster.now).objects
@@ -141,6 +159,8 @@ _Readable.add_representer(str, _text)
         ("groups-cpu", of_deployment, NODES_CPU),
         ("groups-lws", of_leader_worker_set, NODES),
         ("model", of_model, {"source": "pvc://weights/baidu/ERNIE-4.5-0.3B-PT"}),
+        ("download", of_model, DOWNLOAD),
+        ("download-preset", of_model, {"preset": "ernie-4.5-21b-a3b", "hub": "modelscope"}),
     ],
 )
 async def test_manifests_are_exactly_these(name: str, planned: Any, spec: Raw) -> None:

@@ -86,6 +86,12 @@ def test_kubectl_get_shows_what_matters_first() -> None:
     assert [one["name"] for one in columns if not one["priority"]] == ["READY", "REPLICAS", "MODEL", "GPUS", "AGE"]
 
 
+def test_kubectl_get_wm_shows_how_far_a_download_is() -> None:
+    columns = CRDS["wenxinmodels.yaml"]["spec"]["versions"][0]["additionalPrinterColumns"]
+    shown = [one["name"] for one in columns if not one["priority"]]
+    assert shown == ["READY", "REASON", "PROGRESS", "SIZE", "SOURCE", "AGE"]
+
+
 @pytest.mark.parametrize(
     "spec",
     [

@@ -37,11 +37,12 @@ Secrets are not among it. An apply of what does not exist yet needs create and p
   resources: [scaledobjects]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [persistentvolumeclaims]
-  verbs: [list, watch]
-- apiGroups: [""]
   resources: [pods] # patch: how dear each is to lose, before there are to be fewer
   verbs: [list, watch, patch]
+# Claims with weights are made and grown, and go with their WenxinModel: the operator deletes none.
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch]

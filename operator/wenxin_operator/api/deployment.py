@@ -5,14 +5,14 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
 from wenxin_operator.api.autoscaling import Autoscaling
-from wenxin_operator.api.fields import DurationUpTo, Endpoint, Part, Source, require, rule, rules
+from wenxin_operator.api.fields import DurationUpTo, Endpoint, Part, require, rule, rules
 from wenxin_operator.api.pod import PodOverrides
 from wenxin_operator.api.rollout import Rollout
 from wenxin_operator.api.status import Condition
+from wenxin_operator.api.weights import WEIGHTS_LAWS, Weights, alone, judge, one_of, schema_of
 
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
-_ONE_MODEL = "give exactly one of model.ref and model.source"
 _POWER = "must be 1, 2, 4, 8, 16, 32 or 64: no other number cuts these models evenly"
 _NODES = "parallelism.tensor times parallelism.data is the ranks of a replica: parallelism.nodes must divide them"
 _REDUNDANT = "parallelism.redundantExperts needs parallelism.expert: only whole experts can have a replica"
@@ -22,21 +22,29 @@ _PRODUCTS = "accelerator.products chooses among GPUs; with accelerator.resource 
 _SIZES = [1, 2, 4, 8, 16, 32, 64]
 
 
-class ModelChoice(Part):
-    """Which weights to serve: `ref` or `source`."""
+_CHOICE_LAWS = (one_of("ref", "source", "preset"), alone("ref"), *WEIGHTS_LAWS)
 
-    model_config = ConfigDict(json_schema_extra=rule("has(self.ref) != has(self.source)", _ONE_MODEL))
+
+class ModelChoice(Weights):
+    """Which weights to serve: those of a WenxinModel, or a source or preset with all that belongs to it.
+
+    The latter makes a WenxinModel of this deployment's own, with its name, that goes when it goes.
+    """
+
+    model_config = ConfigDict(json_schema_extra=schema_of(_CHOICE_LAWS))
 
     ref: Name | None = None
     """Name of a WenxinModel in the same namespace. Several deployments may share it."""
-    source: Source | None = None
-    """`pvc://CLAIM/PATH`: makes a WenxinModel of this deployment's own, with its name, that goes when it goes."""
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.ref is None) == (self.source is None):
-            raise ValueError(_ONE_MODEL)
+    def _laws(self) -> Self:
+        judge(self, _CHOICE_LAWS)
         return self
+
+    @property
+    def same_weights(self) -> tuple[str | None, str | None]:
+        """Equal choices are equal weights, however they come."""
+        return self.ref, None if self.ref else self.origin
 
 
 PowerOfTwo = Annotated[

@@ -127,8 +127,20 @@ Quantity = Annotated[
     ),
 ]
 
-_SOURCE = r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[A-Za-z0-9_][A-Za-z0-9._+@=-]*)*$"
-_SOURCE_MESSAGE = "write pvc://CLAIM/PATH: a PersistentVolumeClaim of this namespace and a folder in it"
+_SEGMENTS = r"(/[A-Za-z0-9_][A-Za-z0-9._+@=-]*)*"
+_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_HOST = rf"[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:{_PORT})?"
+_SOURCES = (
+    rf"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?{_SEGMENTS}",
+    r"(hf|modelscope)://[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}",
+    rf"https?://{_HOST}{_SEGMENTS}/?",
+    rf"s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9]{_SEGMENTS}/?",
+)
+_SOURCE = f"^({'|'.join(_SOURCES)})$"
+_SOURCE_MESSAGE = (
+    "write pvc://CLAIM/PATH (a PersistentVolumeClaim of this namespace and a folder in it), hf://ORGANISATION/NAME, "
+    "modelscope://ORGANISATION/NAME, https://HOST/FOLDER/ or s3://BUCKET/PREFIX"
+)
 
 Source = Annotated[
     str,
@@ -145,8 +157,7 @@ Source = Annotated[
 ]
 
 
-_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-_ENDPOINT = rf"^https?://[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:{_PORT})?(/[-a-zA-Z0-9._~/]*)?$"
+_ENDPOINT = rf"^https?://{_HOST}(/[-a-zA-Z0-9._~/]*)?$"
 _ENDPOINT_MESSAGE = "write a URL such as http://collector.observability.svc:4318"
 
 Endpoint = Annotated[
@@ -181,7 +192,7 @@ class ClaimPath:
 
 
 def claim_path(source: str) -> ClaimPath:
-    """Take a valid source apart."""
+    """Take a valid pvc:// source apart."""
     claim, _, path = source.removeprefix("pvc://").partition("/")
     return ClaimPath(claim, path)
 

@@ -11,6 +11,8 @@ groups             which of these there should be: rollout and scale
 service            Service and PodDisruptionBudget
 autoscaler         what sets the count of replicas
 network            who may talk to the pods
-model_job          the whole plan of a WenxinModel: inspect Jobs
+model_job          the whole plan of a WenxinModel: attempts, one after the other until one succeeds
+inspection         the Job that reads a checkpoint on a claim
+download           what fetches one: the claim, the Job, and all that it is told
 manifest           what all children have in common; restricted containers
 """

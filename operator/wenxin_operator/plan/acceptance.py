@@ -7,6 +7,7 @@ from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.api.status import ModelFacts
 from wenxin_operator.errors import SpecError
 from wenxin_operator.observe import DeploymentSnapshot
+from wenxin_operator.presets import PRESETS
 from wenxin_operator.target import Target, VerifiedModel
 
 
@@ -34,6 +35,9 @@ def decide(seen: DeploymentSnapshot) -> Decision:
         return _refused(seen.spec, last)
     weights = _weights(seen.spec, seen)
     if weights is None:
+        expected = _expected(seen.spec, seen)
+        if expected and (refusal := unsuitable(seen.spec, expected)):
+            return _refused(refusal, last)
         return Decision(seen.spec, last.scaled(seen.spec.replicas) if last else None, held=True)
     if refusal := unsuitable(seen.spec, weights):
         return _refused(refusal, last)
@@ -139,13 +143,20 @@ def _advice(facts: ModelFacts, demand: fit.Demand, card: int, asked: fit.Layout)
 
 def _weights(spec: DeploymentSpec, seen: DeploymentSnapshot) -> VerifiedModel | None:
     """The verified weights that `spec` asks for; those of the last target as long as it asks for the same."""
-    if seen.model and seen.model.verified and seen.model.source == (spec.model.source or seen.model.source):
+    if seen.model and seen.model.verified and (spec.model.ref or seen.model.origin == spec.model.origin):
         return seen.model.verified
     last = seen.target
-    if last is None or last.spec.model != spec.model:
+    if last is None or last.spec.model.same_weights != spec.model.same_weights:
         return None
     # Verified once, failing now: pods that run have their weights, and more of them may be wanted.
-    return last.model if seen.model is None or seen.model.source == last.model.source else None
+    return last.model if seen.model is None or seen.model.origin == last.model.source else None
+
+
+def _expected(spec: DeploymentSpec, seen: DeploymentSnapshot) -> VerifiedModel | None:
+    """A preset that is still to be fetched: its shapes are known, and what they do not fit is not worth fetching."""
+    preset = (seen.model.preset if seen.model else None) if spec.model.ref else spec.model.preset
+    facts = PRESETS.get(preset or "")
+    return VerifiedModel(preset or "", "", "", facts) if facts else None
 
 
 def _refused(refusal: SpecError, last: Target | None) -> Decision:

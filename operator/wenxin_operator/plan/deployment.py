@@ -96,8 +96,9 @@ def _standing(
     settings: OperatorSettings,
 ) -> Iterator[Raw]:
     """What does not wait for the weights."""
-    if spec.model.source:
-        yield owner.child(WENXIN_MODEL, owner.key.name, COMPONENT_RUNTIME, spec={"source": spec.model.source})
+    if not spec.model.ref:
+        inline = spec.model.model_dump(mode="json", by_alias=True, exclude_none=True)
+        yield owner.child(WENXIN_MODEL, owner.key.name, COMPONENT_RUNTIME, spec=inline)
     yield service.service_account(owner)
     # Pods of a group that drains need each other to the end.
     together = workloads != {DEPLOYMENT} or any(pod.group for pod in seen.pods)

@@ -52,7 +52,7 @@ class Plan:
         keep: Kinds and names of children that stay as they are, though they are not among `objects`.
         prune: Whether other children go. False while it is not known what should exist.
         retry_at: When time alone calls for another pass.
-        ask: Names of pods among which it chooses, and which are asked how busy they are before it is carried out.
+        ask: Names of pods that are asked what they say at /load, before the plan is made again and carried out.
         costs: Deletion costs of pods, by name, to be written before anything else.
     """
 

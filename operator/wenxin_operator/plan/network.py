@@ -4,7 +4,9 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from wenxin_operator.api.deployment import DeploymentSpec
+from wenxin_operator.api.model import ModelSpec
 from wenxin_operator.names import (
+    COMPONENT_DOWNLOAD,
     COMPONENT_INSPECT,
     COMPONENT_RUNTIME,
     LABEL_CLIENTS,
@@ -12,6 +14,7 @@ from wenxin_operator.names import (
     LABEL_MODEL,
     NETWORK_POLICY,
     Raw,
+    download_policy,
     inspect_policy,
     pod_selector,
 )
@@ -54,7 +57,7 @@ def serving_policy(owner: Owner, spec: DeploymentSpec, settings: OperatorSetting
             ],
             "egress": [
                 _dns(),
-                *([_collector(endpoint)] if endpoint else ()),
+                *([_port_of(endpoint)] if endpoint else ()),
                 *([{"ports": [{"port": cache.redis.port, "protocol": "TCP"}]}] if cache else ()),
                 *([{"to": [pods]}] if together else ()),
             ],
@@ -73,7 +76,29 @@ def inspect_policy_of(owner: Owner) -> Raw:
     )
 
 
-def _collector(endpoint: str) -> Raw:
+def download_policy_of(owner: Owner, spec: ModelSpec, settings: OperatorSettings) -> Raw:
+    """In: the operator, which asks how far it is. Out: names, and the port of the source, its mirror or the proxy.
+
+    A hub sends its downloaders on to hosts of other names: its port is open to everywhere.
+    """
+    pods = {LABEL_MODEL: owner.key.name, LABEL_COMPONENT: COMPONENT_DOWNLOAD}
+    operator = {"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: settings.lease_namespace}}}
+    own = spec.url if spec.url.startswith("http") else "https://"
+    endpoints = dict.fromkeys([spec.mirror or own, *([spec.proxy] if spec.proxy else ())])
+    return owner.child(
+        NETWORK_POLICY,
+        download_policy(owner.key.name),
+        COMPONENT_DOWNLOAD,
+        spec={
+            "podSelector": {"matchLabels": pods},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [operator], "ports": [{"port": PORT, "protocol": "TCP"}]}],
+            "egress": [_dns(), *map(_port_of, endpoints)],
+        },
+    )
+
+
+def _port_of(endpoint: str) -> Raw:
     """One port of wherever the endpoint's host may be. A name outside the cluster may be any address."""
     url = urlsplit(endpoint)
     port = url.port or {"http": 80, "https": 443}[url.scheme]
@@ -86,7 +111,9 @@ def _peer(host: str) -> Raw | None:
     try:
         address = ipaddress.IPv4Address(host)
     except ValueError:
-        _, *where = host.split(".")
+        name, *where = host.split(".")
+        if not name:
+            return None
         if not where:
             return {"podSelector": {}}
         in_cluster = len(where) > 1 and where[1] == "svc"

@@ -6,7 +6,7 @@ from typing import Any
 
 from wenxin_operator import rollout
 from wenxin_operator.api.deployment import DeploymentSpec
-from wenxin_operator.api.fields import claim_path, seconds
+from wenxin_operator.api.fields import seconds
 from wenxin_operator.api.pod import Compute
 from wenxin_operator.names import (
     ANNOTATION_DIGEST,
@@ -135,7 +135,7 @@ def pod_template(
 
 
 def _pod_spec(name: str, target: Target, flags: str, settings: OperatorSettings, membership: Membership | None) -> Raw:
-    spec, where = target.spec, claim_path(target.model.source)
+    spec, where = target.spec, target.model.where
     shared_memory = {"medium": "Memory", "sizeLimit": f"{max(1, gpus_per_pod(spec))}Gi"}
     secrets = pull_secrets(settings, [_dump(secret) for secret in spec.pod.image_pull_secrets])
     return {
@@ -161,7 +161,7 @@ def grace_period(spec: DeploymentSpec) -> int:
 
 
 def _runtime(target: Target, settings: OperatorSettings, membership: Membership | None) -> Raw:
-    spec, where = target.spec, claim_path(target.model.source)
+    spec, where = target.spec, target.model.where
     return container(
         "runtime",
         spec.image or settings.runtime_image,

@@ -19,7 +19,7 @@ from wenxin_operator.cli.completion import answer_kubectl
         (["st"], ["status"]),
         (["status", "-o", ""], ["json", "text"]),
         (["status", "--all"], ["--all-namespaces"]),
-        (["fit", "ernie-4.5-3"], ["ernie-4.5-300b-a47b"]),
+        (["fit", "ernie-4.5-3"], ["ernie-4.5-300b-a47b", "ernie-4.5-300b-a47b-base"]),
         (["completion", "z"], ["zsh"]),
         (["plan", "-f", "x"], []),
         (["status", "-n", "x"], []),
