@@ -110,10 +110,13 @@ _TRAFFIC = Row(
             stacked=True,
         ),
         Panel(
-            "Answers by HTTP status",
-            "499: the client left before its answer began. 503: see Turned away.",
+            "Answers by status",
+            "499: the client left before its answer began. 503: see Turned away. Words are gRPC's.",
             "reqps",
-            (Query(_pods.rate("wenxin_http_responses_total", "status") + " > 0", "{{status}}"),),
+            (
+                Query(_pods.rate("wenxin_http_responses_total", "status") + " > 0", "{{status}}"),
+                Query(_pods.rate("wenxin_grpc_responses_total", "code") + " > 0", "{{code}}"),
+            ),
             stacked=True,
         ),
         Panel(

@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group(
 PANELS = [pytest.param(panel, id=f"{board.uid}: {panel.title}") for board in BOARDS for panel in board.panels()]
 QUIET = {
     "wenxin_operator_deployment_replicas_max": "nothing here is autoscaled",
+    "wenxin_grpc_responses_total": "nobody speaks gRPC here",
 }
 """Metrics that a query shows nothing of in this run, though all is well."""
 CHOICES = (Chosen(), Chosen(values={"namespace": NAMESPACE, "deployment": NAME, "pod": f"{NAME}-0"}))
