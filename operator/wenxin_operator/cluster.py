@@ -8,6 +8,7 @@ import asyncio
 import json
 import random
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ Object = dict[str, Any]
 Written = Callable[[str, Object], None]
 
 PAGE = 500
+_PASSWORD_BYTES = 24
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"  # JSON is YAML
 MERGE = "application/merge-patch+json"
@@ -147,6 +149,18 @@ class Cluster:
         """
         metadata = manifest["metadata"]
         return await self._apply(path_of(manifest["kind"], metadata["namespace"], metadata["name"]), manifest)
+
+    async def make_once(self, manifest: Raw) -> None:
+        """See reconcile.Writer."""
+        drawn = secrets.token_hex(_PASSWORD_BYTES)
+        values = {name: value.replace("PASSWORD", drawn) for name, value in manifest["stringData"].items()}
+        with suppress(Conflict):  # there is one
+            await self._request(
+                "POST",
+                path_of(manifest["kind"], manifest["metadata"]["namespace"]),
+                {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"},
+                body={**manifest, "stringData": values},
+            )
 
     async def overwrite(self, manifest: Raw) -> Raw:
         """See reconcile.Writer."""

@@ -22,6 +22,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "InspectionFailed": "see `kubectl logs` of the Job's pod",
     "FailedCreate": "see the namespace's quotas and admission policies",
     "Forbidden": "the operator's role lacks a right that its chart grants; install the chart that belongs to it",
+    "RedisUnreachable": "see `kubectl wenxin cache stats`, the pods' logs and docs/answer-cache.md",
     "NameTaken": "remove or rename that object, or give this resource another name",
     "AnotherAutoscaler": "remove it, or take spec.autoscaling away; two would fight",
     "NoMetricsProvider": "upgrade the chart with another provider, or take spec.autoscaling away and scale by hand",
@@ -43,12 +44,14 @@ QUIET = frozenset(
         "WaitingForPod",
         "Starting",
         "NoReadyPods",
+        "RedisStarting",
+        "WaitingForPods",
     }
 )
 """Reasons of a False condition that need nobody's attention: they pass by themselves or another condition speaks."""
 
 _TOLD: Mapping[str, frozenset[str]] = {
-    WENXIN_DEPLOYMENT: frozenset({"Accepted", "ModelReady", "Progressing", "ScalingActive"}),
+    WENXIN_DEPLOYMENT: frozenset({"Accepted", "ModelReady", "Progressing", "ScalingActive", "CacheReady"}),
     WENXIN_MODEL: frozenset({"Accepted", "Ready"}),
 }
 """Conditions whose being False is an event. A deployment's Available and Ready follow from the others."""

@@ -29,6 +29,7 @@ class Load:
         queue_size: How many requests may wait.
         kv_usage: Used share of the KV cache, 0 to 1.
         draining: It takes no more requests.
+        cache: Whether the Redis of its answer cache answers ("ok") or not ("down"); empty without such a cache.
     """
 
     waiting: int
@@ -37,6 +38,7 @@ class Load:
     queue_size: int
     kv_usage: float = 0.0
     draining: bool = False
+    cache: str = ""
 
     @property
     def sequences(self) -> int:
@@ -55,7 +57,8 @@ class Load:
             kv_usage = float(answer.get("kv_usage", 0.0))
         except (KeyError, TypeError, ValueError):
             return None
-        return cls(waiting, running, slots, queue_size, kv_usage, bool(answer.get("draining")))
+        cache = str(answer.get("cache", ""))
+        return cls(waiting, running, slots, queue_size, kv_usage, bool(answer.get("draining")), cache)
 
 
 async def ask(session: aiohttp.ClientSession, pod: Raw) -> Load | None:

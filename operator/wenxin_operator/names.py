@@ -32,6 +32,7 @@ JOB = "Job"
 ENDPOINT_SLICE = "EndpointSlice"
 CONTROLLER_REVISION = "ControllerRevision"
 PERSISTENT_VOLUME_CLAIM = "PersistentVolumeClaim"
+SECRET = "Secret"  # noqa: S105 - a kind
 HORIZONTAL_POD_AUTOSCALER = "HorizontalPodAutoscaler"
 SCALED_OBJECT = "ScaledObject"
 
@@ -92,6 +93,7 @@ METRIC_RUNNING = "wenxin_requests_running"
 APP = "wenxin"
 COMPONENT_RUNTIME = "runtime"
 COMPONENT_INSPECT = "inspect"
+COMPONENT_REDIS = "redis"
 COMPONENT_DOWNLOAD = "download"
 COMPONENT_WEIGHTS = "weights"
 
@@ -147,9 +149,13 @@ RESOURCES: Mapping[str, Resource] = {
 """Every kind that is watched, if the cluster has it. A child carries the label of one kind of owner, never of both."""
 
 
+NEVER_READ: Mapping[str, Resource] = {SECRET: Resource("v1", "secrets")}
+"""Kinds that are made, and neither read nor watched: there is no right to."""
+
+
 def path_of(kind: str, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
     """The path of a collection, an object or its subresource."""
-    resource = RESOURCES[kind]
+    resource = RESOURCES.get(kind) or NEVER_READ[kind]
     root = f"/apis/{resource.api_version}" if "/" in resource.api_version else f"/api/{resource.api_version}"
     parts = [root, *(("namespaces", namespace) if namespace else ()), resource.plural, name, subresource]
     return "/".join(part for part in parts if part)
@@ -200,6 +206,16 @@ def revision(deployment: str, data: Any) -> str:
 def inspect_job(model: str, inputs: Any, attempt: int) -> str:
     """Name a Job by what it reads and with which image: a DNS label, for its pods take it as host name."""
     return _shortened(model.replace(".", "-"), f"-inspect-{content_hash([model, inputs])}-{attempt}", 63)
+
+
+def redis(deployment: str) -> str:
+    """Name all that a managed Redis is made of; the hash, so that no other deployment is called so."""
+    return _shortened(deployment, f"-redis-{content_hash(deployment)}", 52)
+
+
+def redis_config_map(deployment: str, config: str) -> str:
+    """Name its configuration by what it holds: another one is another pod."""
+    return f"{redis(deployment)}-{content_hash(config)}"
 
 
 def inspect_policy(model: str) -> str:

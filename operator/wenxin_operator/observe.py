@@ -13,6 +13,7 @@ from wenxin_operator.api.status import ModelFacts
 from wenxin_operator.errors import SpecError
 from wenxin_operator.jobs import JobSeen
 from wenxin_operator.names import (
+    COMPONENT_REDIS,
     COMPONENT_RUNTIME,
     CONFIG_MAP,
     CONTROLLER_REVISION,
@@ -120,6 +121,8 @@ class DeploymentSnapshot:
         leader_worker_sets: The cluster has LeaderWorkerSets.
         busy: Sequences of those of its pods that were asked and answered, by name; None where none was asked.
         scalers: What sets the count besides its children.
+        redis: The pods of its managed Redis.
+        caches: What those of its pods that were asked say of their answer cache, by name: "ok" or "down".
     """
 
     resource: Raw
@@ -133,6 +136,8 @@ class DeploymentSnapshot:
     leader_worker_sets: bool
     busy: Mapping[str, int] | None = None
     scalers: Scalers = field(default_factory=Scalers)
+    redis: tuple[PodSeen, ...] = ()
+    caches: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +165,16 @@ class ModelSnapshot:
     words: Any = None
 
 
-def deployment(key: Key, reader: Reader, busy: Mapping[str, int] | None = None) -> DeploymentSnapshot | None:
+def deployment(
+    key: Key, reader: Reader, busy: Mapping[str, int] | None = None, caches: Mapping[str, str] | None = None
+) -> DeploymentSnapshot | None:
     """See one WenxinDeployment and all that belongs to it; None when it is gone or going.
 
     Args:
         key: The resource.
         reader: What is known of the cluster.
         busy: Sequences of its pods, where they were asked.
+        caches: What they say of their answer cache.
     """
     resource = _present(reader.get(key.kind, key.namespace, key.name))
     if resource is None:
@@ -190,6 +198,8 @@ def deployment(key: Key, reader: Reader, busy: Mapping[str, int] | None = None) 
         leader_worker_sets=reader.serves(LEADER_WORKER_SET),
         busy=busy,
         scalers=scalers.see(resource, children, reader),
+        redis=tuple(pods.see(pod) for pod in every_pod if _labels(pod).get(LABEL_COMPONENT) == COMPONENT_REDIS),
+        caches=caches or {},
     )
 
 

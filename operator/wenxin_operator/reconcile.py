@@ -53,6 +53,10 @@ class Writer(Protocol):
         """Server-side apply of the whole status of this very resource."""
         ...
 
+    async def make_once(self, manifest: Raw) -> None:
+        """Make an object that is never read; `PASSWORD` in its stringData is drawn. One of its name may be there."""
+        ...
+
     async def annotate(self, thing: Raw, annotations: Mapping[str, str]) -> None:
         """Merge-patch annotations onto this very object; NotFound and Conflict when it is gone or replaced."""
         ...
@@ -97,8 +101,9 @@ async def reconcile(key: Key, reader: Reader, writer: Writer, settings: Operator
     if found is None:
         return Outcome()  # gone or going: the garbage collector takes its children
     todo = changes.decide(found.plan, found.children)
+    lacking = await _make(found.plan.secrets, writer)  # which keeps nothing else from coming
     failure = await _mark(found.plan.costs, key, reader, writer)
-    failure = failure or await _carry_out(todo, found.resource, reader, writer)
+    failure = failure or await _carry_out(todo, found.resource, reader, writer) or lacking
     told = await _tell(found.resource, found.report(failure), writer)
     wait = (found.plan.retry_at - now).total_seconds() if found.plan.retry_at else None
     return Outcome(wait, failure.error if failure else told.error, changed=bool(todo) or told.changed)
@@ -141,7 +146,8 @@ def _deployment_pass(
     # A pod that does not answer is missing: it is not idle for that.
     loads = None if words is None else {name: load for name, said in words.items() if (load := Load.parse(said))}
     busy = None if loads is None else {name: load.sequences for name, load in loads.items()}
-    seen = observe.deployment(key, reader, busy)
+    caches = {name: load.cache for name, load in (loads or {}).items() if load.cache}
+    seen = observe.deployment(key, reader, busy, caches)
     if seen is None:
         return None
     plan = deployment_plan.plan(seen, settings, now)
@@ -187,6 +193,15 @@ async def _mark(costs: Mapping[str, int], key: Key, reader: Reader, writer: Writ
             return None
         except ApiError as error:
             return Failure(POD, name, error)
+    return None
+
+
+async def _make(secrets: Iterable[Raw], writer: Writer) -> Failure | None:
+    for secret in secrets:
+        try:
+            await writer.make_once(secret)
+        except ApiError as error:
+            return Failure(*_identity(secret), error)
     return None
 
 

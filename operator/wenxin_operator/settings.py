@@ -47,6 +47,7 @@ class Settings(BaseModel):
     runtime_image: str = Field(
         "localhost/wenxin/runtime:dev", min_length=1, description="Image of model pods that name none."
     )
+    redis_image: str = Field("redis:8-alpine", min_length=1, description="Image of managed Redis (spec.answerCache).")
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
         "IfNotPresent", description="Pull policy of model pods and inspect Jobs."
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from wenxin_operator import names, progress, scalers, scaling
+from wenxin_operator import caching, names, progress, scalers, scaling
 from wenxin_operator.api.deployment import DeploymentSpec, DeploymentStatus, ServedModel
 from wenxin_operator.api.model import ModelStatus
 from wenxin_operator.conditions import Finding, events, finding, settle
@@ -99,6 +99,8 @@ def _deployment_findings(
     yield model_ready
     yield progressing
     yield _available(plan, pods)
+    if cached := caching.ready(seen, plan):
+        yield cached
     refused = failure.problem() if failure and failure.kind in scalers.SCALERS else None
     if scaled := scaling.active(seen, plan, refused):
         yield scaled

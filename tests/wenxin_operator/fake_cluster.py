@@ -43,6 +43,7 @@ class Settings:
     runtime_image: str = "registry.example/wenxin/runtime:1"
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
+    redis_image: str = "redis:8-alpine"
     lease_namespace: str = "wenxin-system"
     metrics_provider: str = "embedded"
     prometheus_address: str = ""
@@ -59,6 +60,7 @@ class FakeCluster:
         refuse: Raises what a call shall fail with, given its verb and the object.
         served: Optional kinds that the cluster has.
         says: What pods answer when they are asked, by name.
+        made: Secrets, by name, which nobody can read here.
         hidden: Kinds and names that the watch has not told of: `read` finds them, `get` does not.
     """
 
@@ -71,6 +73,7 @@ class FakeCluster:
     hidden: set[tuple[str, str]] = field(default_factory=set)
     served: set[str] = field(default_factory=set)
     says: dict[str, Any] = field(default_factory=dict)
+    made: dict[str, Raw] = field(default_factory=dict)
     _numbers: itertools.count = field(default_factory=lambda: itertools.count(1))
     _applied: dict[tuple[str, str], Raw] = field(default_factory=dict)
 
@@ -118,6 +121,10 @@ class FakeCluster:
         if _key(resource) not in self.objects:
             raise NotFound("gone", status=404)
         return self._store({**self.objects[_key(resource)], "status": copy.deepcopy(status)})
+
+    async def make_once(self, manifest: Raw) -> None:
+        self._may("make", manifest)
+        self.made.setdefault(manifest["metadata"]["name"], manifest)
 
     async def annotate(self, thing: Raw, annotations: Mapping[str, str]) -> None:
         live = self.objects.get(_key(thing))

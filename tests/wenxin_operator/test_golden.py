@@ -40,7 +40,11 @@ GPU = {
         "stallTimeout": "2m",
     },
     "drain": {"delay": "2500ms", "timeout": "1h30m"},
-    "answerCache": {"redis": {"urlSecretRef": {"name": "redis"}, "port": 6380}, "ttl": "30m", "match": "Deterministic"},
+    "answerCache": {
+        "redis": {"urlSecretRef": {"name": "redis"}, "ports": [6380], "caSecretRef": {"name": "redis"}},
+        "ttl": "30m",
+        "match": "Deterministic",
+    },
     "monitoring": {"otlpEndpoint": "http://collector.observability.svc:4318"},
     "pod": {
         "labels": {"team": "search"},
@@ -68,6 +72,7 @@ GPU = {
 }
 
 
+CACHED = CPU | {"answerCache": {"redis": {"managed": {"memory": "512Mi", "nodeSelector": {"pool": "cpu"}}}}}
 NODES = {
     "model": {"source": "pvc://weights/baidu/ERNIE-4.5-300B-A47B-PT"},
     "replicas": 2,
@@ -154,6 +159,7 @@ _Readable.add_representer(str, _text)
     [
         ("cpu", of_deployment, CPU),
         ("gpu", of_deployment, GPU),
+        ("cached", of_deployment, CACHED),
         ("experts", of_deployment, DATA_AND_EXPERTS),
         ("groups", of_deployment, NODES),
         ("groups-cpu", of_deployment, NODES_CPU),

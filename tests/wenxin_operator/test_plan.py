@@ -133,8 +133,12 @@ class TestNetwork:
         ]
 
     def test_pods_may_reach_the_port_of_their_answer_cache_wherever_it_is(self) -> None:
-        cache = {"redis": {"urlSecretRef": {"name": "redis"}, "port": 6380}}
-        assert egress(answerCache=cache)[1:] == [{"ports": [{"port": 6380, "protocol": "TCP"}]}]
+        cache = {"redis": {"urlSecretRef": {"name": "redis"}, "ports": [6380, 26380]}}
+        both = [{"port": port, "protocol": "TCP"} for port in (6380, 26380)]
+        assert egress(answerCache=cache)[1:] == [{"ports": both}]
+        assert egress(answerCache={"redis": {"urlSecretRef": {"name": "redis"}}})[1:] == [
+            {"ports": [{"port": 6379, "protocol": "TCP"}]}
+        ]
 
     def test_without_a_collector_only_names_are_looked_up(self) -> None:
         (dns,) = egress()

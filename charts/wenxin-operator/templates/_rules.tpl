@@ -1,6 +1,7 @@
 {{/*
 What the operator may do where it serves. Held to the code by tests/wenxin_operator/test_chart.py: plain YAML only.
-Secrets are not among it. An apply of what does not exist yet needs create and patch.
+Secrets can be made, for the password of a managed Redis, and never read.
+An apply of what does not exist yet needs create and patch.
 */}}
 {{- define "wenxin-operator.rules" -}}
 - apiGroups: [serving.wenxin.io]
@@ -21,6 +22,9 @@ Secrets are not among it. An apply of what does not exist yet needs create and p
 - apiGroups: [leaderworkerset.x-k8s.io]
   resources: [leaderworkersets]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]

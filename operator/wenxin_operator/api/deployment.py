@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 
+from wenxin_operator.api.answer_cache import AnswerCache
 from wenxin_operator.api.autoscaling import Autoscaling
 from wenxin_operator.api.fields import DurationUpTo, Endpoint, Part, require, rule, rules
 from wenxin_operator.api.pod import PodOverrides
@@ -158,38 +159,6 @@ class Monitoring(Part):
     address, or, for any other name, to everywhere."""
 
 
-class SecretKey(Part):
-    """One value of a Secret in the same namespace."""
-
-    name: str = Field(min_length=1, max_length=253)
-    """The Secret's name."""
-    key: str = Field(default="url", min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")
-    """The value's."""
-
-
-class Redis(Part):
-    """A Redis of yours."""
-
-    url_secret_ref: SecretKey
-    """Where its URL stands: redis://[:PASSWORD@]HOST[:PORT][/DB], or rediss:// for TLS. Pods read it when they
-    start."""
-    port: int = Field(default=6379, ge=1, le=65535)
-    """The port in that URL, which the operator does not read: the pods' NetworkPolicy is opened for it, to
-    everywhere."""
-
-
-class AnswerCache(Part):
-    """Where answers to repeated prompts are kept, and which."""
-
-    redis: Redis
-    """Shared by all replicas, and by other deployments of the same weights; their answers are told apart."""
-    ttl: Annotated[str, DurationUpTo("8760h", shortest="1s")] = "1h"
-    """How long an answer is kept, give or take a tenth."""
-    match: Literal["Any", "Deterministic"] = "Any"
-    """Which answers are repeated: any, sampled ones too, or only those that are greedy or drawn with a seed of the
-    request's own."""
-
-
 class DeploymentSpec(Part):
     """What to serve, how, and on what."""
 
@@ -290,6 +259,10 @@ class DeploymentStatus(Part):
     `ScalingActive`: the autoscaler that spec.autoscaling asks for exists and sets the count; only where it is asked
     for. True with reason ScalingLimited where maxReplicas or the pace of `behavior` allows another count than is
     wanted. See docs/autoscaling.md for the reasons of a False one.
+
+    `CacheReady`: only where spec.answerCache is set. Redis answers every serving pod, as those say that are asked with
+    each pass, at the latest after the operator's resyncInterval; a managed Redis is ready. Nothing waits for it: while
+    it is False, some or all answers are generated that might be repeated, and Ready may well be True.
 
     `Ready`: Accepted is True, and of the newest revision all replicas are ready and stand in the Service's
     EndpointSlice, and no older pod takes requests any more: what you asked for is what answers. False, with reason

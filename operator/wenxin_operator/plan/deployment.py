@@ -18,7 +18,7 @@ from wenxin_operator.names import (
     revision,
 )
 from wenxin_operator.observe import DeploymentSnapshot
-from wenxin_operator.plan import autoscaler, flags, network, replicas, service, stateful_set
+from wenxin_operator.plan import answer_cache, autoscaler, flags, network, replicas, service, stateful_set
 from wenxin_operator.plan.acceptance import Decision, decide
 from wenxin_operator.plan.manifest import OperatorSettings, Owner, Plan
 from wenxin_operator.plan.replicas import Replicas
@@ -64,7 +64,14 @@ def plan(seen: DeploymentSnapshot, settings: OperatorSettings, now: datetime) ->
         kind = replicas.kind_for(decision.spec, seen)
         leaders = names.leader_selector(owner.key.name, kind)
         standing = _standing(owner, decision.spec, seen, leaders, frozenset({kind}), settings)
-        return DeploymentPlan(tuple(standing), prune=False, decision=decision, workload=kind, leaders=leaders)
+        return DeploymentPlan(
+            tuple(standing),
+            prune=False,
+            secrets=_secrets(owner, decision.spec, seen),
+            decision=decision,
+            workload=kind,
+            leaders=leaders,
+        )
     config_map = _flags(owner, decision.target)
     running = replicas.plan(owner, decision.target, config_map["metadata"]["name"], seen, settings, now)
     kinds = frozenset({running.kind, *(kind for kind, _ in running.older)})
@@ -81,7 +88,8 @@ def plan(seen: DeploymentSnapshot, settings: OperatorSettings, now: datetime) ->
         leaders=running.leaders,
         course=running.course,
         retry_at=running.course.retry_at,
-        ask=running.ask,
+        secrets=_secrets(owner, decision.spec, seen),
+        ask=running.ask | _cached(decision.spec, seen),
         costs=running.costs,
         unscaled=scaler.problem,
     )
@@ -108,6 +116,17 @@ def _standing(
         yield stateful_set.headless_service(owner)
     if spec.replicas > 1:
         yield service.disruption_budget(owner)
+    yield from answer_cache.objects(owner, spec, settings)
+
+
+def _secrets(owner: Owner, spec: DeploymentSpec, seen: DeploymentSnapshot) -> tuple[Raw, ...]:
+    secret = answer_cache.secret(owner, spec, seen.children)
+    return (secret,) if secret else ()
+
+
+def _cached(spec: DeploymentSpec, seen: DeploymentSnapshot) -> frozenset[str]:
+    """Pods that know whether Redis answers them: all that serve."""
+    return frozenset(pod.name for pod in seen.pods if pod.ready and pod.leads) if spec.answer_cache else frozenset()
 
 
 def _flags(owner: Owner, target: Target) -> Raw:

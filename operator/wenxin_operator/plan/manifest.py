@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from wenxin_operator.api.fields import ClaimPath
-from wenxin_operator.names import RESOURCES, Key, Raw, child_labels
+from wenxin_operator.names import NEVER_READ, RESOURCES, Key, Raw, child_labels
 
 
 class OperatorSettings(Protocol):
@@ -15,6 +15,11 @@ class OperatorSettings(Protocol):
     @property
     def runtime_image(self) -> str:
         """Image of the runtime where a spec names none."""
+        ...
+
+    @property
+    def redis_image(self) -> str:
+        """Image of a managed Redis."""
         ...
 
     @property
@@ -52,6 +57,7 @@ class Plan:
         keep: Kinds and names of children that stay as they are, though they are not among `objects`.
         prune: Whether other children go. False while it is not known what should exist.
         retry_at: When time alone calls for another pass.
+        secrets: Made before anything else, where there is none of that name; `PASSWORD` in them is drawn then.
         ask: Names of pods that are asked what they say at /load, before the plan is made again and carried out.
         costs: Deletion costs of pods, by name, to be written before anything else.
     """
@@ -60,6 +66,7 @@ class Plan:
     keep: frozenset[tuple[str, str]] = frozenset()
     prune: bool = True
     retry_at: datetime | None = None
+    secrets: tuple[Raw, ...] = ()
     ask: frozenset[str] = frozenset()
     costs: Mapping[str, int] = field(default_factory=dict)
 
@@ -114,7 +121,8 @@ class Owner:
             "ownerReferences": [reference],
             **({"annotations": annotations} if annotations else {}),
         }
-        return {"apiVersion": RESOURCES[kind].api_version, "kind": kind, "metadata": metadata, **body}
+        resource = RESOURCES.get(kind) or NEVER_READ[kind]
+        return {"apiVersion": resource.api_version, "kind": kind, "metadata": metadata, **body}
 
 
 POD_SECURITY = {

@@ -18,6 +18,7 @@ from wenxin_operator.names import (
     inspect_policy,
     pod_selector,
 )
+from wenxin_operator.plan import answer_cache
 from wenxin_operator.plan.flags import PORT
 from wenxin_operator.plan.manifest import OperatorSettings, Owner
 
@@ -38,7 +39,7 @@ def serving_policy(owner: Owner, spec: DeploymentSpec, settings: OperatorSetting
             when they connect.
     """
     pods = {"podSelector": {"matchLabels": pod_selector(owner.key.name)}}
-    endpoint, cache = spec.monitoring.otlp_endpoint, spec.answer_cache
+    endpoint = spec.monitoring.otlp_endpoint
     callers = [
         {"podSelector": {}},
         {"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: settings.lease_namespace}}},
@@ -58,7 +59,7 @@ def serving_policy(owner: Owner, spec: DeploymentSpec, settings: OperatorSetting
             "egress": [
                 _dns(),
                 *([_port_of(endpoint)] if endpoint else ()),
-                *([{"ports": [{"port": cache.redis.port, "protocol": "TCP"}]}] if cache else ()),
+                *answer_cache.egress(owner.key.name, spec.answer_cache),
                 *([{"to": [pods]}] if together else ()),
             ],
         },

@@ -21,6 +21,7 @@ from wenxin_operator.names import (
     content_hash,
     pod_selector,
 )
+from wenxin_operator.plan import answer_cache
 from wenxin_operator.plan.flags import PORT
 from wenxin_operator.plan.manifest import (
     POD_SECURITY,
@@ -150,6 +151,7 @@ def _pod_spec(name: str, target: Target, flags: str, settings: OperatorSettings,
             {"name": "flags", "configMap": {"name": flags}},
             TMP_VOLUME,
             {"name": "shm", "emptyDir": shared_memory},
+            *answer_cache.volumes(name, spec),
         ],
         **({"imagePullSecrets": secrets} if secrets else {}),
     }
@@ -166,7 +168,7 @@ def _runtime(target: Target, settings: OperatorSettings, membership: Membership 
         "runtime",
         spec.image or settings.runtime_image,
         settings,
-        (*(membership.env if membership else ()), *_secrets(spec)),
+        (*(membership.env if membership else ()), *answer_cache.environment(spec)),
         args=["serve", where.model_dir, "@/etc/wenxin/flags", *(membership.args if membership else ())],
         ports=[{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         resources=resources(target),
@@ -176,16 +178,9 @@ def _runtime(target: Target, settings: OperatorSettings, membership: Membership 
             {"name": "flags", "mountPath": "/etc/wenxin", "readOnly": True},
             TMP_MOUNT,
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - an emptyDir of the pod's own
+            *answer_cache.mounts(spec),
         ],
     )
-
-
-def _secrets(spec: DeploymentSpec) -> tuple[Raw, ...]:
-    """What stands in no ConfigMap, and on no command line."""
-    if spec.answer_cache is None:
-        return ()
-    url = spec.answer_cache.redis.url_secret_ref
-    return ({"name": "WENXIN_REDIS_URL", "valueFrom": {"secretKeyRef": {"name": url.name, "key": url.key}}},)
 
 
 def _probes() -> Raw:
