@@ -88,6 +88,7 @@ def test_a_preset_fits_its_claim_with_some_to_spare(preset: str, size: str) -> N
             "spec: revision is for hf://, modelscope:// and presets",
         ),
         ({"source": "https://h/x", "mirror": "http://m", **SIZE}, "spec: mirror is for hubs and s3://"),
+        ({**SMALL, "s3Addressing": "virtual"}, "spec: s3Addressing is for s3://"),
         ({**SMALL, "mirror": "mirror.example.com"}, "spec.mirror: write a URL"),
         ({**SMALL, "proxy": "http://u:p@proxy"}, "spec.proxy: write a URL"),
         ({**SMALL, "checksums": {"config.json": "abc"}}, "spec.checksums.config.json: "),

@@ -118,7 +118,8 @@ def judge(value: Any, laws: Iterable[Law]) -> None:
 
 
 _DOWNLOAD = (
-    "hub", "revision", "checksums", "mirror", "proxy", "noProxy", "caConfigMapRef", "credentialsSecretRef", "storage",
+    "hub", "revision", "checksums", "mirror", "s3Addressing", "proxy", "noProxy", "caConfigMapRef",
+    "credentialsSecretRef", "storage",
 )  # fmt: skip
 _ALL = (*_DOWNLOAD, "nodeSelector", "tolerations", "imagePullSecrets")
 
@@ -167,6 +168,11 @@ _MIRROR = Law(
     lambda value: value.mirror is None or not _starts(value, "http"),
     "mirror is for hubs and s3://; write the mirror's own URL into source",
 )
+_BUCKETS = Law(
+    "!has(self.s3Addressing) || (has(self.source) && self.source.startsWith('s3://'))",
+    lambda value: value.s3_addressing is None or _starts(value, "s3://"),
+    "s3Addressing is for s3://",
+)
 _SIZE = Law(
     f"!has(self.source) || self.source.startsWith('{_PVC}') || "
     "(has(self.storage) && (has(self.storage.size) || has(self.storage.existingClaim)))",
@@ -177,7 +183,7 @@ _SIZE = Law(
     ),
     "give storage.size, the space that the download takes, or storage.existingClaim: only a preset's size is known",
 )
-WEIGHTS_LAWS = (_ON_A_CLAIM, _HUB, _REVISION, _MIRROR, _SIZE)
+WEIGHTS_LAWS = (_ON_A_CLAIM, _HUB, _REVISION, _MIRROR, _BUCKETS, _SIZE)
 
 
 class Weights(Part):
@@ -203,6 +209,9 @@ class Weights(Part):
     held to what the hub says of them."""
     mirror: Endpoint | None = None
     """URL that the hub's, or the S3 service's, own is replaced with."""
+    s3_addressing: Literal["auto", "path", "virtual"] | None = None
+    """Where a bucket's name goes: into the path (MinIO) or before the host (OSS, OBS); unset or auto, into the path
+    where a mirror or AWS_ENDPOINT_URL is given."""
     proxy: Endpoint | None = None
     """HTTP proxy of the download. One with a password stands in the Secret, as HTTPS_PROXY."""
     no_proxy: Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\s]+$")] | None = None

@@ -92,7 +92,15 @@ def checksums(owner: Owner, spec: ModelSpec) -> Raw | None:
 
 def means(spec: ModelSpec) -> str:
     """Hash of how the weights are fetched, apart from what they are: an attempt by other means is another chance."""
-    fields = {"mirror", "proxy", "no_proxy", "ca_config_map_ref", "credentials_secret_ref", "checksums"}
+    fields = {
+        "mirror",
+        "s3_addressing",
+        "proxy",
+        "no_proxy",
+        "ca_config_map_ref",
+        "credentials_secret_ref",
+        "checksums",
+    }
     more = {"node_selector", "tolerations", "image_pull_secrets"}
     return content_hash(spec.model_dump(mode="json", include=fields | more, exclude_none=True))
 
@@ -130,6 +138,7 @@ def _container(owner: Owner, spec: ModelSpec, where: ClaimPath, settings: Operat
         "port": PORT,
         "revision": spec.revision,
         "mirror": spec.mirror,
+        "s3-addressing": spec.s3_addressing,
         "checksums": f"{_CHECKSUMS}/sha256sums" if checksums(owner, spec) else None,
     }
     mounts = [{"name": volume["name"], "mountPath": _MOUNTS[volume["name"]]} for volume in _volumes(owner, spec)]
