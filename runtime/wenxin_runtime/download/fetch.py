@@ -15,7 +15,7 @@ import httpx
 from wenxin_runtime.download.digests import digest_of
 from wenxin_runtime.download.folder import Folder, PartialFile
 from wenxin_runtime.download.http import Http
-from wenxin_runtime.download.ledger import Ledger
+from wenxin_runtime.download.ledger import Ledger, length
 from wenxin_runtime.download.listing import Listing, RemoteFile
 from wenxin_runtime.download.progress import Progress
 from wenxin_runtime.download.retrying import Patience, SourceChanged, Transient
@@ -23,7 +23,7 @@ from wenxin_runtime.errors import ChecksumMismatch, ConfigError
 
 _WRITE_BYTES = 2**20
 # Less than this before a drop is no progress: a server that gives a byte and hangs up is given up, too.
-_WORTHWHILE_BYTES = 2**16
+_WORTHWHILE_BYTES = 2**14
 _TRIES_OF_A_FILE = 3
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
@@ -65,7 +65,11 @@ class _Cursor:
 
 @dataclass(slots=True)
 class Fetch:
-    """Fetches the files of one listing into one folder."""
+    """Fetches the files of one listing into one folder.
+
+    Attributes:
+        missing: Bytes that were still to come when the files were opened.
+    """
 
     http: Http
     folder: Folder
@@ -74,17 +78,21 @@ class Fetch:
     progress: Progress
     connections: int
     chunk_bytes: int
+    missing: int = 0
     _tasks: dict[str, _Task] = field(default_factory=dict)
     _cursors: set[_Cursor] = field(default_factory=set)
 
     def open(self) -> None:
-        """Open the files, and find out what of them is there from an earlier run.
+        """Open the files, find out what of them is there from an earlier run, and whether the rest will fit.
 
         Raises:
+            NotEnoughSpace: it will not.
             OSError: one cannot be written.
         """
-        for file in self.listing.files:
-            stored = self.folder.open(file)
+        opened = [(file, self.folder.open(file)) for file in self.listing.files]
+        self.missing = self.listing.bytes - sum(length(stored.spans) for _, stored in opened)
+        self.folder.refuse_too_little_space(self.missing, self.listing.bytes)
+        for file, stored in opened:
             ledger = Ledger(file.size, self.chunk_bytes, stored.spans)
             self._tasks[file.name] = _Task(file, self.listing.urls[file.name], stored, ledger)
         self.progress.total, self.progress.files_total = self.listing.bytes, len(self.listing.files)
@@ -94,11 +102,6 @@ class Fetch:
         """Close the files."""
         for task in self._tasks.values():
             task.stored.close()
-
-    @property
-    def missing(self) -> int:
-        """Bytes that are still to come."""
-        return self.listing.bytes - self._done()
 
     async def complete(self, files: Sequence[RemoteFile]) -> None:
         """Fetch and verify all of `files`.
@@ -239,28 +242,30 @@ class Fetch:
     ) -> None:
         """Write an answer's body from `cursor` to `end`, noting each chunk that it completes."""
         buffer = bytearray()
-        async for piece in response.aiter_raw(2**16):
-            buffer += piece
-            self.progress.received += len(piece)
-            if not surplus and cursor.at + len(buffer) > end:
-                raise Transient(f"{response.url.host} sends more of {task.file.name} than was asked")
-            while len(buffer) >= (room := self._room(task, cursor, end)) > 0:
-                await self._write(task, cursor, buffer, room)
-            if cursor.at == end:
-                return
-        await self._write(task, cursor, buffer, len(buffer))
+        try:
+            async for piece in response.aiter_raw():
+                buffer += piece
+                self.progress.received += len(piece)
+                if not surplus and cursor.at + len(buffer) > end:
+                    raise Transient(f"{response.url.host} sends more of {task.file.name} than was asked")
+                if len(buffer) >= min(_WRITE_BYTES, end - cursor.at):
+                    await self._drain(task, cursor, buffer, end)
+                if cursor.at == end:
+                    return
+        except httpx.TransportError:
+            await self._drain(task, cursor, buffer, end)  # what came before the drop is not asked again
+            raise
+        await self._drain(task, cursor, buffer, end)
         if cursor.at < end:
             raise Transient(f"{response.url.host} sends less of {task.file.name} than was asked")
 
-    def _room(self, task: _Task, cursor: _Cursor, end: int) -> int:
-        """How much to write at once: to the end of the chunk at most."""
-        if cursor.at >= end:
-            return 0
-        return min(task.ledger.span(task.ledger.index_of(cursor.at))[1] - cursor.at, _WRITE_BYTES)
+    async def _drain(self, task: _Task, cursor: _Cursor, buffer: bytearray, end: int) -> None:
+        """Write `buffer`, up to `end`, chunk by chunk."""
+        while buffer and cursor.at < end:
+            rest = task.ledger.span(task.ledger.index_of(cursor.at))[1] - cursor.at
+            await self._write(task, cursor, buffer, min(len(buffer), rest))
 
     async def _write(self, task: _Task, cursor: _Cursor, buffer: bytearray, count: int) -> None:
-        if not count:
-            return
         index = task.ledger.index_of(cursor.at)
         span = task.ledger.span(index)
         if not task.ledger.holds(index):

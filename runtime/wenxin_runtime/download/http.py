@@ -145,17 +145,13 @@ class Http:
             if _same_origin(url, self._access.origin):
                 request.headers.update(self._access.credentials(method, url, request.headers))
             response = await self._client.send(request, stream=True)
-            if not response.has_redirect_location:
+            if response.next_request is None:
                 return response
             await response.aclose()
-            url = self._next(url, response.headers["Location"])
+            url = self._allowed(url, response.next_request.url)
         raise DownloadFailed(f"{shown(url)} leads in circles: more than {_MOST_REDIRECTS} redirects")
 
-    def _next(self, url: httpx.URL, location: str) -> httpx.URL:
-        try:
-            target = url.join(location)
-        except httpx.InvalidURL as error:
-            raise DownloadFailed(f"{shown(url)} redirects to an address that is none") from error
+    def _allowed(self, url: httpx.URL, target: httpx.URL) -> httpx.URL:
         if target.scheme == "http" and url.scheme == "https" and not self._allow_http:
             raise InsecureSource(
                 f"{shown(url)} redirects to plain http ({shown(target)}), where anybody on the way can read and change "

@@ -87,6 +87,11 @@ class Ledger:
             del self._open[place]
 
 
+def length(spans: Iterable[Span]) -> int:
+    """Count the bytes in `spans`, which may overlap."""
+    return sum(end - start for start, end in _merged(spans))
+
+
 def _merged(spans: Iterable[Span]) -> list[Span]:
     merged: list[Span] = []
     for start, end in sorted(span for span in spans if span[0] < span[1]):

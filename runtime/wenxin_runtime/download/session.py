@@ -136,7 +136,6 @@ class Session:
         )
         try:
             fetch.open()
-            self._folder.refuse_too_little_space(fetch.missing, listing.bytes)
             logger.info(
                 "revision %s: %d files, %s, of which %s are there",
                 *(listing.revision, len(listing.files), gigabytes(listing.bytes)),
