@@ -33,14 +33,17 @@ class ControlPlane:
     Args:
         controllers: controllers to run beside it, such as "garbage-collector-controller"; none by default.
         apiserver_flags: more flags for the API server.
+        scheduler: whether pods are given to nodes; a test makes those itself, for no kubelet does.
 
     Attributes:
         kubeconfig: an administrator's kubeconfig.
         server_url: https://127.0.0.1:PORT.
     """
 
-    def __init__(self, *, controllers: Sequence[str] = (), apiserver_flags: Sequence[str] = ()) -> None:
-        self._controllers = tuple(controllers)
+    def __init__(
+        self, *, controllers: Sequence[str] = (), apiserver_flags: Sequence[str] = (), scheduler: bool = False
+    ) -> None:
+        self._controllers, self._scheduler = tuple(controllers), scheduler
         self._flags = tuple(apiserver_flags)
         self._layout = ControlPlaneLayout(Path())
         self._running: list[Process] = []
@@ -126,6 +129,9 @@ class ControlPlane:
         if self._controllers:
             command = components.controller_manager(self._layout, self._controllers)
             self._start("kube-controller-manager", command)
+        if self._scheduler:
+            # On no port: it would be the same one for every control plane of this machine.
+            self._start("kube-scheduler", [*components.scheduler(self._layout), "--secure-port=0"])
 
     def _start(self, name: str, command: Sequence[str]) -> None:
         process = start(name, command, log=self._layout.log(name), dies_with_parent=True)

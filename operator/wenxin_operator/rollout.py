@@ -20,6 +20,7 @@ from wenxin_operator.pods import PodSeen, Problem
 BUSIEST = 2**31 - 1
 """The highest deletion cost: of a pod that serves and does not say how busy it is."""
 NO_ROOM_REASONS = frozenset({"Unschedulable", "FailedCreate"})
+LONGEST_PLACEMENT = 60  # seconds until the scheduler tries a pod again
 LONGEST_REASON = 300  # characters
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -95,6 +96,7 @@ class Rolling:
         older: The same of earlier revisions.
         leaving: Pods of earlier revisions that are on their way out.
         room: What a pod of the newest revision needs, as `written` says it.
+        grace: Seconds that a pod may take to go.
         refused: A new pod that could not even be made, and since when.
         no_room: Why an old one goes first already, as the newest revision's objects remember it.
     """
@@ -104,6 +106,7 @@ class Rolling:
     older: tuple[PodSeen, ...]
     leaving: int
     room: str
+    grace: float
     refused: tuple[Problem, datetime] | None = None
     no_room: str = ""
 
@@ -144,9 +147,9 @@ def course(asked: Rollout, rolling: Rolling, now: datetime) -> Course:
     if asked.strategy == "Surge":
         return Course(Pace(asked.max_surge, 0), "a new one comes before an old one goes, as spec.rollout.strategy says")
     if asked.strategy == "Replace":
-        return _one_out_one_in(asked, rolling, "as spec.rollout.strategy says")
+        return _one_out_one_in(asked, rolling, "as spec.rollout.strategy says", now)
     if rolling.no_room and not rolling.done:
-        return _for_want_of_room(asked, rolling, rolling.no_room)
+        return _for_want_of_room(asked, rolling, rolling.no_room, now)
     return _tried(asked, rolling, now)
 
 
@@ -159,11 +162,16 @@ def _tried(asked: Rollout, rolling: Rolling, now: datetime) -> Course:
     if not _fits_for_an_older(rolling):
         words = "no old one goes for a new one, which asks for more than it holds, or for other nodes"
         return Course(surge, f"{words}; spec.rollout.strategy Replace lets one go all the same")
-    until = since + timedelta(seconds=seconds(asked.surge_timeout))
+    if rolling.leaving:
+        return Course(surge, "a new one waits for the room of an old one that finishes its requests", passing=True)
+    # Where one more has found room already, there is the room of an old one that has just gone, or will be.
+    found_room = any(pod.ready for pod in rolling.newest)
+    patience = seconds(asked.surge_timeout) + (rolling.grace + LONGEST_PLACEMENT if found_room else 0)
+    until = since + timedelta(seconds=patience)
     if now < until:
-        words = f"a new one waits for room beside the old ones, and after {asked.surge_timeout} an old one goes for it"
+        words = f"a new one waits for room beside the old ones, and after {patience:g}s an old one goes for it"
         return Course(surge, words, retry_at=until, passing=True)
-    return _for_want_of_room(asked, rolling, problem.message[:LONGEST_REASON])
+    return _for_want_of_room(asked, rolling, problem.message[:LONGEST_REASON], now)
 
 
 def settled(asked: Rollout, *, surges: bool) -> Course:
@@ -196,24 +204,27 @@ def _cost(pod: PodSeen, busy: Mapping[str, int]) -> int:
     return min(busy.get(pod.name, BUSIEST), BUSIEST) if pod.ready else 0
 
 
-def _one_out_one_in(asked: Rollout, rolling: Rolling, why: str) -> Course:
+def _one_out_one_in(asked: Rollout, rolling: Rolling, why: str, now: datetime) -> Course:
     words = f"an old one goes before a new one comes, {why}{_gap(asked, rolling)}"
-    return Course(Pace(0, asked.max_unavailable), words, passing=_makes_way(asked, rolling))
+    return Course(Pace(0, asked.max_unavailable), words, passing=_makes_way(asked, rolling, now))
 
 
-def _for_want_of_room(asked: Rollout, rolling: Rolling, no_room: str) -> Course:
+def _for_want_of_room(asked: Rollout, rolling: Rolling, no_room: str, now: datetime) -> Course:
     why = f"for there was no room for one more ({no_room})"
-    return replace(_one_out_one_in(asked, rolling, why), no_room=no_room)
+    return replace(_one_out_one_in(asked, rolling, why, now), no_room=no_room)
 
 
 def _gap(asked: Rollout, rolling: Rolling) -> str:
     return "; until the new one is ready, nothing answers" if rolling.wanted <= asked.max_unavailable else ""
 
 
-def _makes_way(asked: Rollout, rolling: Rolling) -> bool:
-    """Whether an old one is going, or about to."""
+def _makes_way(asked: Rollout, rolling: Rolling, now: datetime) -> bool:
+    """Whether an old one is going, is about to, or may have gone so lately that the scheduler has not seen it."""
     ready = sum(pod.ready for pod in (*rolling.newest, *rolling.older) if pod.leads)
-    return bool(rolling.leaving) or bool(rolling.older and ready > rolling.wanted - asked.max_unavailable)
+    waits = [pod.since or LONG_AGO for pod in rolling.newest if pod.problem and _lacks_room(pod.problem)]
+    patience = timedelta(seconds=seconds(asked.surge_timeout) + rolling.grace + LONGEST_PLACEMENT)
+    about_to = bool(rolling.older) and ready > rolling.wanted - asked.max_unavailable
+    return bool(rolling.leaving) or about_to or now < min(waits, default=now) + patience
 
 
 def _hindrance(rolling: Rolling) -> tuple[Problem, datetime] | None:

@@ -28,7 +28,7 @@ def pod(name: str, *, ready: bool = True, problem: Problem | None = None, **more
 def rolling(**more: Any) -> Rolling:
     """Two old pods serve; the new one has no node."""
     new = pod("new", ready=False, problem=FULL, since=NOW)
-    made = {"newest": (new,), "older": (pod("a"), pod("b")), "leaving": 0, "room": ONE_GPU, "wanted": 2}
+    made = {"newest": (new,), "older": (pod("a"), pod("b")), "leaving": 0, "room": ONE_GPU, "wanted": 2, "grace": 300}
     return Rolling(**{**made, **more})
 
 
@@ -86,7 +86,12 @@ class TestCourse:
     def test_none_goes_while_another_new_one_has_its_room_and_loads(self) -> None:
         waits, loads = pod("new", ready=False, problem=FULL, since=NOW), pod("other", ready=False)
         assert after(3600, newest=(waits, loads)).pace == SURGE
-        assert after(30, newest=(waits, pod("other"))).pace == REPLACE
+
+    def test_none_goes_while_another_that_went_before_drains_or_has_just_gone(self) -> None:
+        waits = pod("new", ready=False, problem=FULL, since=NOW)
+        assert after(3600, leaving=1).pace == SURGE
+        assert after(389, newest=(waits, pod("other"))).pace == SURGE, "there was room for one more"
+        assert after(390, newest=(waits, pod("other"))).pace == REPLACE
 
     def test_a_group_of_which_one_pod_has_no_room_has_none(self) -> None:
         leader = pod("new-0", ready=False, group="new")
@@ -114,7 +119,8 @@ class TestCourse:
         replace = Rollout(strategy="Replace")
         assert after(0, replace, older=(pod("a"),), leaving=1).passing
         assert after(0, replace).passing, "one is about to go"
-        assert not after(0, replace, older=(pod("a"),)).passing, "one went, and somebody else took its room"
+        assert after(300, replace, older=(pod("a"),)).passing, "one has just gone"
+        assert not after(400, replace, older=(pod("a"),)).passing, "somebody else took its room"
 
     @pytest.mark.parametrize("surges", [True, False])
     def test_where_nothing_is_tried_auto_is_what_suits_the_kind(self, *, surges: bool) -> None:
@@ -237,4 +243,4 @@ def _rolling(wanted: int, present: Mapping[str, bool], capacity: int, no_room: s
     ]
     newest = tuple(one for one in pods if one.name.startswith("new"))
     older = tuple(one for one in pods if one.name.startswith("old"))
-    return Rolling(wanted, newest, older, leaving=0, room=ONE_GPU, no_room=no_room)
+    return Rolling(wanted, newest, older, leaving=0, room=ONE_GPU, grace=300, no_room=no_room)

@@ -116,6 +116,7 @@ def rolling(kind: str, template: Raw, spec: DeploymentSpec, seen: DeploymentSnap
         older=tuple(pod for pod in older if not pod.leaving),
         leaving=sum(pod.leaving for pod in older),
         room=template["metadata"]["annotations"][ANNOTATION_ROOM],
+        grace=template["spec"]["terminationGracePeriodSeconds"],
         refused=next((told for maker in makers if (told := _refused(maker))), None),
         no_room=next((why for why in no_room if why), ""),
     )
