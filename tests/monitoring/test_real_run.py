@@ -1,14 +1,16 @@
 """Every query of every dashboard and rule, asked of a real Prometheus that scraped a real server and operator."""
 
+import asyncio
 import itertools
 import math
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from monitoring import targets
+from monitoring import draw, targets
 from monitoring.alerts import groups
 from monitoring.boards import BOARDS
 from monitoring.grafana import Chosen, Panel
@@ -86,6 +88,16 @@ async def test_what_the_operator_tells_of_a_deployment_lies_where_the_deployment
         " / on (namespace, deployment) count by (namespace, deployment) (wenxin_slots)"
     )
     assert joined.last == 1
+
+
+async def test_every_dashboard_can_be_drawn_in_little_space(run: Rehearsal, tmp_path: Path) -> None:
+    await asyncio.to_thread(draw.main, ["--prometheus", run.prometheus.url, "--minutes", "1", "--into", str(tmp_path)])
+    assert sizes(tmp_path).keys() == {board.uid.removeprefix("wenxin-") for board in BOARDS}
+    assert max(sizes(tmp_path).values()) < 300_000
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    return {path.stem: path.stat().st_size for path in folder.glob("*.png")}
 
 
 async def test_a_query_that_is_none_is_refused_with_prometheus_own_words(run: Rehearsal) -> None:
