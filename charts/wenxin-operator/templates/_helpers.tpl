@@ -1,9 +1,9 @@
-{{/* The name of everything in this release: the release's own, if that says what it is. */}}
+{{/* The name of everything in this release: the release's own, if that says what it is. Room for 15 letters behind it. */}}
 {{- define "wenxin-operator.name" -}}
 {{- if contains .Chart.Name .Release.Name }}
-{{- .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- .Release.Name | trunc 48 | trimSuffix "-" }}
 {{- else }}
-{{- printf "%s-%s" (.Release.Name | trunc 36 | trimSuffix "-") .Chart.Name }}
+{{- printf "%s-%s" (.Release.Name | trunc 32 | trimSuffix "-") .Chart.Name }}
 {{- end }}
 {{- end }}
 

@@ -54,6 +54,13 @@ class World:
         """As a user would."""
         self.plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(manifests))
 
+    def log_in(self, account: str, path: Path) -> None:
+        """Write a kubeconfig of a service account in the operator's namespace."""
+        config = json.loads(self.plane.kubeconfig.read_text())
+        token = self.plane.kubectl("create", "token", account, "-n", NAMESPACE, "--duration=1h").strip()
+        config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
+        path.write_text(json.dumps(config))
+
     @contextmanager
     def operator(self, name: str = "first", **settings: str) -> Iterator["Copy"]:
         """A copy that leads, or waits to, for the length of the block."""
@@ -129,18 +136,25 @@ def prepare(plane: ControlPlane, *, watch: tuple[str, ...] = ()) -> World:
     plane.kubectl("apply", "-f", "-", stdin=template(*shown, *choice))
     world = World(plane, plane.directory / "copies")  # goes when the control plane goes
     world.folder.mkdir()
-    config = json.loads(plane.kubeconfig.read_text())
-    token = plane.kubectl("create", "token", NAME, "-n", NAMESPACE, "--duration=1h").strip()
-    config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
-    (world.folder / "kubeconfig").write_text(json.dumps(config))
+    world.log_in(NAME, world.folder / "kubeconfig")
     plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
     return world
 
 
-def template(*arguments: str) -> str:
+def template(*arguments: str, release: str = NAME) -> str:
     """The chart, rendered."""
-    command = [str(tools.find(tools.HELM)), "template", NAME, str(CHART), f"--namespace={NAMESPACE}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return helm("template", release, str(CHART), f"--namespace={NAMESPACE}", *arguments)
+
+
+def helm(*arguments: str, kubeconfig: Path | None = None) -> str:
+    """Run Helm; without a kubeconfig it reaches no cluster.
+
+    Raises:
+        CommandError: with what Helm said.
+    """
+    environment = os.environ | {"KUBECONFIG": str(kubeconfig or "/nowhere")}
+    command = [str(tools.find(tools.HELM)), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
     if done.returncode:
         raise CommandError(done.stderr.strip())
     return done.stdout
