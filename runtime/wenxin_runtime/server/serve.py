@@ -27,7 +27,7 @@ from wenxin_runtime.ipc import Ready
 from wenxin_runtime.server import app, served_model
 from wenxin_runtime.server.answers.cache import AnswerCache, cache_of
 from wenxin_runtime.server.engine_process import ENGINE_COMMAND
-from wenxin_runtime.server.kserve.grpc_server import open_port
+from wenxin_runtime.server.kserve.grpc_server import GrpcPort, open_port
 from wenxin_runtime.server.service import Service, Stage
 from wenxin_runtime.server.tracing import tracing_of
 from wenxin_runtime.telemetry import Metrics, set_up_logging
@@ -127,8 +127,7 @@ class Server:
         Raises:
             RuntimeFailure: --grpc-port cannot be had, the checkpoint is none, or the engine died.
         """
-        grpc = await open_port(self.service)
-        self.grpc_port = grpc.port
+        grpc = await self._open_grpc()
         http = asyncio.create_task(self._http.serve(sockets=[self._listener]))
         logger.info("listening on %s", self.url)
         life = asyncio.create_task(self._live())
@@ -150,6 +149,15 @@ class Server:
             await asyncio.gather(life, self.service.tracing.close(), return_exceptions=True)
             if self.service.answers is not None:
                 await self.service.answers.close()
+
+    async def _open_grpc(self) -> GrpcPort:
+        try:
+            opened = await open_port(self.service)
+        except ConfigError:
+            self._listener.close()
+            raise
+        self.grpc_port = opened.port
+        return opened
 
     async def _live(self) -> NoReturn:
         """Start the engine and read the tokenizer beside it; run until the engine ends, and raise why."""

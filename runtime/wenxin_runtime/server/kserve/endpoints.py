@@ -56,10 +56,7 @@ class InferEndpoint:
         body = await read_body(receive, service.config.max_request_bytes)
         asked = self._read(body, headers, scope["path_params"])
         streams = self._kind == "generate_stream"
-        inference = await Inference.of(asked.request, service, model, stream=streams)
-        if inference.plan.stream and not streams:
-            hint = "use /generate_stream, or ModelStreamInfer over gRPC"
-            raise InvalidRequest(f"stream: an answer in pieces cannot be given here; {hint}", param="stream")
+        inference = await Inference.of(asked.request, service, model, pieces=streams, stream=streams)
         plan = exchange.plan = inference.plan
         with await opened(service, plan, exchange, headers) as generation:
             exchange.timelines = generation.timelines

@@ -81,16 +81,16 @@ class Calls:
             self._tell(exchange, code)
 
     async def responses(
-        self, message: ModelInferRequest, exchange: Exchange, metadata: Mapping[str, str]
+        self, message: ModelInferRequest, exchange: Exchange, metadata: Mapping[str, str], *, pieces: bool
     ) -> AsyncGenerator[Response]:
-        """Check a request, generate, and give the answer as it comes.
+        """Check a request, generate, and give the answer as it comes; in several `pieces` only where it may.
 
         Raises:
             RequestError: it cannot be answered, or not to its end.
         """
         service = self._service
         model = service.accepting()
-        inference = await Inference.of(grpc_format.read_infer(message), service, model)
+        inference = await Inference.of(grpc_format.read_infer(message), service, model, pieces=pieces)
         exchange.plan = inference.plan
         with await opened(service, inference.plan, exchange, metadata) as generation:
             exchange.timelines = generation.timelines

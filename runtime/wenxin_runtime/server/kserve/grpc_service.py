@@ -9,7 +9,7 @@ import grpc
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from wenxin_runtime.errors import InvalidRequest, RequestError
+from wenxin_runtime.errors import RequestError
 from wenxin_runtime.server.kserve import grpc_format
 from wenxin_runtime.server.kserve.description import Description
 from wenxin_runtime.server.kserve.grpc_calls import SERVICE, Calls, code_of, metadata_of, retry_hint
@@ -67,12 +67,9 @@ class Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in th
         metadata = metadata_of(context)
         try:
             with self._calls.recorded("ModelInfer", metadata) as exchange:
-                async with contextlib.aclosing(self._calls.responses(message, exchange, metadata)) as responses:
-                    response = await anext(responses)
-                    if not response.final:
-                        hint = "an answer in pieces cannot be given here; use ModelStreamInfer"
-                        raise InvalidRequest(f"stream: {hint}", param="stream")
-                    return grpc_format.write_infer(response, streamed=False)
+                answers = self._calls.responses(message, exchange, metadata, pieces=False)
+                async with contextlib.aclosing(answers) as responses:
+                    return grpc_format.write_infer(await anext(responses), streamed=False)
         except RequestError as error:
             await _refuse(context, error)
             raise

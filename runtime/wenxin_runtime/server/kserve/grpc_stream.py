@@ -55,7 +55,8 @@ class Stream:
     async def _answer(self, request: ModelInferRequest) -> None:
         try:
             with self._calls.recorded(METHOD, self._metadata) as exchange:
-                async with contextlib.aclosing(self._calls.responses(request, exchange, self._metadata)) as responses:
+                answers = self._calls.responses(request, exchange, self._metadata, pieces=True)
+                async with contextlib.aclosing(answers) as responses:
                     async for response in responses:
                         message = grpc_format.write_infer(response, streamed=True)
                         await self._write(ModelStreamInferResponse(infer_response=message))

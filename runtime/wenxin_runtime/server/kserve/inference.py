@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from wenxin_runtime.errors import ModelNotFound
+from wenxin_runtime.errors import InvalidRequest, ModelNotFound
 from wenxin_runtime.server.generation import Generation
 from wenxin_runtime.server.http import encode_json
 from wenxin_runtime.server.kserve import signature, tensors
@@ -75,14 +75,27 @@ class Inference:
         self._names = TokenNames(model.tokenizer)
 
     @classmethod
-    async def of(cls, request: Request, service: Service, model: ServedModel, *, stream: bool = False) -> "Inference":
-        """Check a request and work out what to generate; `stream` is what it means where it does not say.
+    async def of(
+        cls, request: Request, service: Service, model: ServedModel, *, pieces: bool, stream: bool = False
+    ) -> "Inference":
+        """Check a request and work out what to generate.
+
+        Args:
+            request: As it came.
+            service: The server.
+            model: Its model.
+            pieces: Whether an answer in pieces can be given the way it came.
+            stream: Whether it wants one where it does not say.
 
         Raises:
             RequestError: names the tensor or the parameter at fault.
         """
+        service.check_model_name(request.model)
         check_version(request.version, request.model)
         question = signature.read(request.inputs, request.parameters, request.outputs, stream=stream)
+        if question.completion.stream and not pieces:
+            hint = "use /generate_stream, or ModelStreamInfer over gRPC"
+            raise InvalidRequest(f"stream: an answer in pieces cannot be given here; {hint}", param="stream")
         completion = msgspec.structs.replace(question.completion, model=request.model)
         plan = await plan_completion(completion, service, model, prompt_param=question.prompt)
         return cls(request, plan, question.outputs, model)
