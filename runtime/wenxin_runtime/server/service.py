@@ -43,8 +43,8 @@ class Load(msgspec.Struct, frozen=True, omit_defaults=True):
     queue_size: int
     kv_usage: float
     draining: bool
-
     cache: str = ""
+
 
 class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     """The body of /health and /health/ready. `done` and `total` are bytes of weights."""
@@ -95,9 +95,9 @@ class Service:
             queue_size=config.queue_size,
             kv_usage=round(engine.kv_usage, 4),
             draining=self.stage is not Stage.SERVING,
+            cache="" if self.answers is None else "ok" if self.answers.well else "down",
         )
 
-            cache="" if self.answers is None else "ok" if self.answers.well else "down",
     def accepting(self) -> ServedModel:
         """Return the model if a new request may come in now; called before any work is spent on one.
 
