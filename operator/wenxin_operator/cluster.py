@@ -209,6 +209,14 @@ class Cluster:
         """See reconcile.Writer."""
         return await load.words(self._pods, pod) if self._pods else None
 
+    async def send(self, method: str, path: str, *, body: Object | None = None, content: str = JSON) -> Object:
+        """A request about what is no child of ours, such as a review; safe to repeat, and repeated while that may help.
+
+        Raises:
+            ApiError: the answer is none, or an error.
+        """
+        return await self._request(method, path, body=body, content=content)
+
     async def read_lease(self, namespace: str, name: str) -> Object:
         """See lease.Leases."""
         return await self._request("GET", f"{_leases(namespace)}/{name}", attempts=1)

@@ -13,8 +13,8 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import Any, Literal
 
 import aiohttp
 
@@ -23,6 +23,7 @@ from wenxin_operator.connection import Count, Endpoint, KopfLists, find
 from wenxin_operator.feed import Feed
 from wenxin_operator.handlers import Watch
 from wenxin_operator.lease import Elector, Timing
+from wenxin_operator.metrics_api.service import MetricsService
 from wenxin_operator.names import OWNER_LABEL, RESOURCES, Key, selector_of
 from wenxin_operator.probes import Probes
 from wenxin_operator.reconcile import Outcome, reconcile
@@ -88,6 +89,14 @@ class Copy:
         )
         self._resync = _resync(settings, self._cluster, self._feed)
         self._elector = _elector(settings, self._cluster)
+        self._metrics = MetricsService(
+            settings,
+            self._store,
+            self._cluster,
+            telemetry,
+            leads=lambda: self._elector.leading,
+            filled=self._resync.filled,
+        )
         self._leading, self._stop = asyncio.Event(), asyncio.Event()
         telemetry.show(
             queue=lambda: len(self._queue),
@@ -114,9 +123,7 @@ class Copy:
         """
         self._take_signals()
         workers = asyncio.create_task(self._work())
-        others = [
-            asyncio.create_task(life) for life in (self._stop.wait(), self._resync.run(), self._watch(), self._lead())
-        ]
+        others = [asyncio.create_task(life) for life in self._lives()]
         try:
             ended, _ = await asyncio.wait((workers, *others), return_when=asyncio.FIRST_COMPLETED)
             await asyncio.gather(*ended)
@@ -128,6 +135,12 @@ class Copy:
                 life.cancel()
             await asyncio.gather(workers, *others, return_exceptions=True)
             await self._elector.release()
+
+    def _lives(self) -> Iterator[Coroutine[Any, Any, object]]:
+        """All that runs until this copy ends, but for the workers."""
+        yield from (self._stop.wait(), self._resync.run(), self._watch(), self._lead())
+        if self._settings.metrics_provider == "embedded":
+            yield self._metrics.run()
 
     async def _watch(self) -> None:
         await self._resync.filled.wait()

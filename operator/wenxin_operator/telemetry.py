@@ -32,6 +32,8 @@ ABOUT: ContextVar[Key | None] = ContextVar("ABOUT", default=None)
 
 OUTCOMES = ("changed", "unchanged", "failed")
 WRITES = ("PATCH", "DELETE")
+POLLS = ("answered", "missing")
+METRIC_CODES = ("200", "400", "401", "403", "404", "405", "500", "503")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -53,6 +55,17 @@ class Telemetry:
         self._running = Gauge("queue_running", "Resources in a pass now.", **prefix)
         self._age = Gauge("watch_age_seconds", "Time since the oldest kind was last listed in full.", **prefix)
         self._leader = Gauge("leader", "1 while this copy holds the lease.", **prefix)
+        self._polls = Counter(
+            "load_polls_total", "Pods that were asked how busy they are, for autoscalers.", ["outcome"], **prefix
+        )
+        self._samples = Gauge("load_samples", "Pods whose load autoscalers are told.", **prefix)
+        self._metric_answers = Counter(
+            "metrics_api_requests_total", "Answers of custom.metrics.k8s.io, by HTTP status.", ["code"], **prefix
+        )
+        for outcome in POLLS:
+            self._polls.labels(outcome)
+        for code in METRIC_CODES:
+            self._metric_answers.labels(code)
         Info("build", "Versions.", **prefix).info({"version": VERSION, "python": platform.python_version()})
         for kind in OWNER_LABEL:
             self._seconds.labels(kind)
@@ -97,6 +110,18 @@ class Telemetry:
         self._requests.labels(method, resource, str(code)).inc()
         if method not in ("GET", "WATCH"):
             self._writes.labels(method, resource).inc()
+
+    def polled(self, answered: bool) -> None:
+        """Count one pod that was asked how busy it is."""
+        self._polls.labels(POLLS[0] if answered else POLLS[1]).inc()
+
+    def metrics_answered(self, code: int) -> None:
+        """Count one answer of the metrics API."""
+        self._metric_answers.labels(str(code)).inc()
+
+    def show_samples(self, number: Callable[[], int]) -> None:
+        """Say where the number of pods with a sample comes from."""
+        self._samples.set_function(number)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
