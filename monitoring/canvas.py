@@ -83,6 +83,7 @@ class Canvas:
             facecolor=COLOURS.panel,
             edgecolor=COLOURS.edge,
             linewidth=0.8,
+            zorder=-1,  # below what is drawn on it
         )
         self._figure.add_artist(frame)
         top = bottom + height - 0.75 / self._rows

@@ -11,5 +11,7 @@ ONE_DEPLOYMENT = Variable("deployment", 'wenxin_slots{namespace=~"$namespace"}',
 
 OF_NAMESPACES = Scope('namespace=~"$namespace"')
 OF_DEPLOYMENTS = Scope('namespace=~"$namespace", deployment=~"$deployment"')
+OF_PROCESSES = Scope('job="wenxin-runtime", namespace=~"$namespace", deployment=~"$deployment", pod=~"$pod"')
+"""Of what every process in the cluster tells: only model pods'."""
 OF_PODS = Scope('namespace=~"$namespace", deployment=~"$deployment", pod=~"$pod"')
 """Of the pods' own series. What the operator tells of a deployment carries the operator's pod."""

@@ -1,6 +1,6 @@
 """One deployment: do its users wait, where does the time go, what is asked of it, has it room."""
 
-from monitoring.boards.choices import OF_DEPLOYMENTS, OF_PODS, ONE_DEPLOYMENT, ONE_NAMESPACE, POD
+from monitoring.boards.choices import OF_DEPLOYMENTS, OF_PODS, OF_PROCESSES, ONE_DEPLOYMENT, ONE_NAMESPACE, POD
 from monitoring.grafana import Dashboard, Panel, Query, Row
 
 _pods, _whole = OF_PODS, OF_DEPLOYMENTS
@@ -194,7 +194,7 @@ _ROOM = Row(
             "Processor by pod",
             "Cores in use by the server process; the engine is another one, and on a GPU the GPU works.",
             "short",
-            (Query(_pods.rate("process_cpu_seconds_total", "pod"), "{{pod}}"),),
+            (Query(OF_PROCESSES.rate("process_cpu_seconds_total", "pod"), "{{pod}}"),),
         ),
         Panel(
             "Time to load by pod",

@@ -1,6 +1,6 @@
 """Inside the engine: what a step spends, how full it is, what memory and experts do. For who tunes."""
 
-from monitoring.boards.choices import DEPLOYMENT, NAMESPACE, OF_PODS, POD
+from monitoring.boards.choices import DEPLOYMENT, NAMESPACE, OF_PODS, OF_PROCESSES, POD
 from monitoring.grafana import Dashboard, Panel, Query, Row
 
 _pods = OF_PODS
@@ -143,22 +143,22 @@ _PROCESS = Row(
             "Processor",
             "Cores in use by the process that speaks HTTP. Near 1 it is what limits; the engine is another process.",
             "short",
-            (Query(_pods.rate("process_cpu_seconds_total", "pod"), "{{pod}}"),),
+            (Query(OF_PROCESSES.rate("process_cpu_seconds_total", "pod"), "{{pod}}"),),
             limits=((0.9, "red"),),
         ),
         Panel(
             "Memory",
             "Resident, of the process that speaks HTTP.",
             "bytes",
-            (Query(_pods("process_resident_memory_bytes"), "{{pod}}"),),
+            (Query(OF_PROCESSES("process_resident_memory_bytes"), "{{pod}}"),),
         ),
         Panel(
             "Open files",
             "Connections above all, and the limit.",
             "short",
             (
-                Query(_pods("process_open_fds"), "{{pod}}"),
-                Query(f"min({_pods('process_max_fds')})", "limit"),
+                Query(OF_PROCESSES("process_open_fds"), "{{pod}}"),
+                Query(f"min({OF_PROCESSES('process_max_fds')})", "limit"),
             ),
         ),
         Panel(
@@ -174,7 +174,7 @@ _PROCESS = Row(
             "Up since",
             "Start of each pod's process. A step up is a restart.",
             "s",
-            (Query(f"time() - {_pods('process_start_time_seconds')}", "{{pod}}"),),
+            (Query(f"time() - {OF_PROCESSES('process_start_time_seconds')}", "{{pod}}"),),
             width=12,
             height=6,
         ),

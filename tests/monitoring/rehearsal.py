@@ -197,12 +197,14 @@ async def _long(directory: Path, minutes: float, into: Path) -> None:
     from monitoring import draw
 
     async with rehearse(directory, pods=2) as running:
-        parts = (3, ASKING, 6, 2)
+        *parts, last = (3, 8, ASKING, 5)
         for asking in parts:
             async with running.load(asking=asking):
-                await asyncio.sleep(minutes * 60 / len(parts))
+                await asyncio.sleep(minutes * 60 / (len(parts) + 1))
         arguments = ["--prometheus", running.prometheus.url, "--minutes", str(minutes), "--into", str(into)]
-        await asyncio.to_thread(draw.main, arguments)
+        async with running.load(asking=last):
+            await asyncio.sleep(minutes * 60 / (len(parts) + 1))
+            await asyncio.to_thread(draw.main, arguments)
 
 
 if __name__ == "__main__":

@@ -122,6 +122,15 @@ def test_a_query_names_only_metrics_and_labels_that_exist(panel: Panel) -> None:
 
 
 @EACH_PANEL
+def test_what_every_process_of_a_cluster_tells_is_asked_of_ours_alone(panel: Panel) -> None:
+    """A choice of all matches what lacks the label, too."""
+    for query in panel.queries:
+        for selector in read(Chosen().fill(query.expr)).selectors:
+            ours = selector.metric.startswith("wenxin_")
+            assert ours or {"job", "alertname"} & {*selector.labels}, query.expr
+
+
+@EACH_PANEL
 def test_a_legend_names_only_labels_that_the_answer_has(panel: Panel) -> None:
     for query in panel.queries:
         expression = Chosen().fill(query.expr)
