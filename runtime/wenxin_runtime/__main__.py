@@ -1,4 +1,4 @@
-"""The command `wenxin-runtime`: serve, download, fixture, inspect. Each imports what it needs when it runs."""
+"""The command `wenxin-runtime`: serve, download, cache, fixture, inspect. Each imports what it needs when it runs."""
 
 import argparse
 import sys
@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     download_options.add_flags(download)
     download.set_defaults(run=_download)
+    _add_cache(commands)
     fixture = commands.add_parser("fixture", help="write a checkpoint of random weights", description=_fixture.__doc__)
     _add_fixture_flags(fixture)
     fixture.set_defaults(run=_fixture)
@@ -121,6 +122,20 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("model_dir", metavar="MODEL_DIR", help="directory with config.json and *.safetensors")
     inspect.set_defaults(run=_inspect)
     return parser
+
+
+def _add_cache(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    text = "count or flush the answers that Redis keeps for a server's model"
+    cache = commands.add_parser("cache", help=text, description=_cache.__doc__)
+    cache.add_argument("action", choices=("stats", "flush"))
+    cache.add_argument("--server", default="http://127.0.0.1:8000", help="whose answers (default: %(default)s)")
+    cache.add_argument("--all", action="store_true", help="the answers of all models; no server is asked")
+    cache.add_argument("--redis-url", help="as for serve (default: $WENXIN_REDIS_URL)")
+    cache.add_argument("--redis-url-file", help="as for serve (default: $WENXIN_REDIS_URL_FILE)")
+    cache.add_argument("--redis-ca-file", help="as for serve (default: $WENXIN_REDIS_CA_FILE)")
+    cache.add_argument("--yes", action="store_true", help="flush without being asked")
+    cache.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    cache.set_defaults(run=_cache)
 
 
 def _add_fixture_flags(parser: argparse.ArgumentParser) -> None:
@@ -163,6 +178,13 @@ def _download(args: argparse.Namespace) -> None:
     described = download(download_options.from_args(args))
     print(msgspec.json.encode(described).decode())  # noqa: T201 - the command's result
     termination.report(described)
+
+
+def _cache(args: argparse.Namespace) -> None:
+    """Count or flush the answers that Redis keeps for the model of a server; it goes on serving meanwhile."""
+    from wenxin_runtime.server.answers import upkeep  # noqa: PLC0415 - see the module's docstring
+
+    upkeep.run(args)
 
 
 def _inspect(args: argparse.Namespace) -> None:

@@ -140,8 +140,8 @@ class RuntimeConfig:
     redis_url: str | None = _flag(
         None,
         "keep answers to repeated prompts here: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss:// for TLS, "
-        "unix://PATH, redis+sentinel://HOST[:PORT],.../MASTER or redis+cluster://HOST[:PORT],...; better in the variable "
-        "WENXIN_REDIS_URL, which no list of processes shows (default: no cache)",
+        "unix://PATH, redis+sentinel://HOST[:PORT],.../MASTER or redis+cluster://HOST[:PORT],...; better in the "
+        "variable WENXIN_REDIS_URL, which no list of processes shows (default: no cache)",
     )
     redis_url_file: str | None = _flag(
         None,

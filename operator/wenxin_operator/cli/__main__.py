@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from wenxin_operator.cli import completion, fit, plan, status, top
+from wenxin_operator.cli import cache, completion, fit, plan, status, top
 from wenxin_operator.errors import OperatorError
 from wenxin_operator.telemetry import VERSION
 
@@ -21,13 +21,21 @@ class Command(Protocol):
         """Run it; the exit code. Raises OperatorError with what to tell."""
 
 
-COMMANDS: Mapping[str, Command] = {"status": status, "plan": plan, "top": top, "fit": fit, "completion": completion}
+COMMANDS: Mapping[str, Command] = {
+    "status": status,
+    "plan": plan,
+    "top": top,
+    "cache": cache,
+    "fit": fit,
+    "completion": completion,
+}
 
 EPILOG = """\
 examples:
   kubectl wenxin status                            how all deployments of the namespace are, and why
   kubectl wenxin plan -f my-model.yaml             what an apply of this file would do, without doing it
   kubectl wenxin top --watch                       requests running and waiting, live from the pods
+  kubectl wenxin cache stats my-model              what its answer cache holds, and how often it helps
   kubectl wenxin fit ernie-4.5-21b-a3b             which GPUs a model fits
   source <(kubectl wenxin completion bash)         completion for kubectl-wenxin
 """
