@@ -29,7 +29,7 @@ from wenxin_runtime.telemetry import set_up_logging
 _LISTINGS = 3
 _HEADER_LENGTH = 8
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 logger = logging.getLogger(__name__)
 
@@ -214,5 +214,5 @@ def _explained(error: OSError, directory: Path) -> NotEnoughSpace | ConfigError 
     if error.errno in _FULL:
         return NotEnoughSpace(f"the volume of {directory} is full: enlarge it ({error})")
     if error.errno in _FORBIDDEN:
-        return ConfigError(f"DIRECTORY {directory} cannot be written: {error}; run as its owner, or set fsGroup")
+        return ConfigError(f"DIRECTORY {directory} cannot be written: {error}; check the path and its owner (fsGroup)")
     return DownloadFailed(f"{directory}: {error}; what has arrived is kept")

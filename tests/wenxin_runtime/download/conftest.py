@@ -56,6 +56,11 @@ async def fetched(
     return await Session(options(source, target, **flags), environment or {}).run()
 
 
+def is_published(target: Path) -> bool:
+    """Whether anything is to be seen."""
+    return target.exists()
+
+
 def held_by(target: Path) -> dict[str, bytes]:
     """What is in a directory, but for the downloader's own notes."""
     return {path.name: path.read_bytes() for path in target.iterdir() if not path.name.startswith(".")}

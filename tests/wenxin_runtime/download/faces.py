@@ -19,8 +19,12 @@ def as_json(value: object, headers: dict[str, str] | None = None) -> Reply:
     return Reply(200, {"Content-Type": "application/json", **(headers or {})}, json.dumps(value).encode())
 
 
+def etag(body: bytes) -> str:
+    return f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
+
+
 def git_blob(body: bytes) -> str:
-    return hashlib.sha1(f"blob {len(body)}\0".encode() + body).hexdigest()
+    return hashlib.sha1(f"blob {len(body)}\0".encode() + body, usedforsecurity=False).hexdigest()
 
 
 def hub_entry(path: str, body: bytes) -> dict[str, object]:
@@ -127,7 +131,7 @@ def web(files: Files, token: str | None = None) -> Face:
         body = files.get(request.path.removeprefix("/models/tiny/"))
         if body is None or not request.path.startswith("/models/tiny/"):
             return Reply(404, {}, b"not here")
-        return content(request, body, {"ETag": f'"{hashlib.md5(body).hexdigest()}"'})
+        return content(request, body, {"ETag": etag(body)})
 
     return face
 
@@ -141,7 +145,7 @@ def s3(
         names, start = sorted(files), int(query.get("continuation-token", "0 ").split(" ")[0])
         items = "".join(
             f"<Contents><Key>{quote(prefix + name)}</Key><LastModified>2026-01-01T00:00:00Z</LastModified>"
-            f'<ETag>"{hashlib.md5(files[name]).hexdigest()}"</ETag><Size>{len(files[name])}</Size></Contents>'
+            f"<ETag>{etag(files[name])}</ETag><Size>{len(files[name])}</Size></Contents>"
             for name in names[start : start + page]
         )
         more = start + page < len(names)
@@ -163,7 +167,7 @@ def s3(
         body = files.get(request.path.removeprefix(f"{base.rstrip('/')}/{prefix}"))
         if body is None:
             return s3_error(404, "NoSuchKey")
-        headers = {"ETag": f'"{hashlib.md5(body).hexdigest()}"'}
+        headers = {"ETag": etag(body)}
         if request.headers.get("x-amz-checksum-mode") == "ENABLED":
             headers["x-amz-checksum-sha256"] = base64.b64encode(hashlib.sha256(body).digest()).decode()
         return content(request, body, headers)

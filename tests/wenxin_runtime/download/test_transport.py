@@ -1,6 +1,6 @@
 """Servers that drop, lie, stall, flip a bit or know no ranges: the checkpoint arrives whole, or not at all."""
 
-import datetime
+import datetime as dt
 import ipaddress
 import json
 import ssl
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.wenxin_runtime.download import faces
-from tests.wenxin_runtime.download.conftest import fetched, held_by
+from tests.wenxin_runtime.download.conftest import fetched, held_by, is_published
 from tests.wenxin_runtime.download.faces import COMMIT, REPOSITORY
 from tests.wenxin_runtime.download.remote import (
     Mischief,
@@ -98,7 +98,7 @@ async def test_what_a_server_does_always_ends_the_download_by_its_name(
         hub.mischief = mischief
         with pytest.raises(kind, match=words):
             await fetched(HUB, target, mirror=hub.url)
-    assert not target.exists()
+    assert not is_published(target)
 
 
 @pytest.mark.parametrize("connections", [1, 6])
@@ -225,8 +225,8 @@ async def test_too_small_a_volume_is_refused_with_the_numbers_before_anything_is
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
     """A private authority's certificate, and a server context with one that it signed for 127.0.0.1."""
     folder = tmp_path_factory.mktemp("tls")
-    now = datetime.datetime.now(datetime.UTC)
-    day = datetime.timedelta(days=1)
+    now = dt.datetime.now(dt.UTC)
+    day = dt.timedelta(days=1)
     root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     root_name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a company's own")])
     builder = x509.CertificateBuilder().issuer_name(root_name).not_valid_before(now - day).not_valid_after(now + day)
