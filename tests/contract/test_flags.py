@@ -9,7 +9,7 @@ import pytest
 from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.names import WENXIN_DEPLOYMENT, Key
 from wenxin_operator.plan import leader_worker_set, stateful_set
-from wenxin_operator.plan.flags import PORT, render
+from wenxin_operator.plan.flags import GRPC_PORT, PORT, render
 from wenxin_operator.plan.manifest import Owner
 from wenxin_operator.plan.workload import Membership
 from wenxin_runtime.config import RuntimeConfig, add_flags, from_args
@@ -44,6 +44,7 @@ def test_the_defaults_of_a_deployment_are_those_of_the_runtime(tmp_path: Any) ->
     [
         ({"servedName": "baidu/ERNIE-4.5"}, "served_model_name", ("baidu/ERNIE-4.5",)),
         ({"dtype": "float16"}, "dtype", "float16"),
+        ({"grpc": True}, "grpc_port", GRPC_PORT),
         ({"quantization": "int8"}, "quantization", "int8"),
         ({"maxModelLen": 4096}, "max_model_len", 4096),
         ({"accelerator": {"resource": "none"}}, "device", "cpu"),
@@ -85,7 +86,7 @@ def test_every_quantization_of_the_spec_is_one_of_the_runtime(quantization: str,
 def test_an_image_that_lacks_a_newer_flag_is_not_given_it_unasked() -> None:
     flags = render(DeploymentSpec.model_validate(MODEL), "ernie-21b")
     newer = {"quantization", "engine-stall-timeout", "otlp-endpoint", "data-parallel-size", "num-redundant-experts"}
-    assert not (newer | {"nnodes"}) & set(re.findall(r"--([a-z-]+)", flags))
+    assert not (newer | {"nnodes", "grpc-port"}) & set(re.findall(r"--([a-z-]+)", flags))
 
 
 @pytest.mark.parametrize(

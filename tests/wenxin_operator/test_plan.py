@@ -11,7 +11,7 @@ from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.api.status import ModelFacts
 from wenxin_operator.changes import sealed
 from wenxin_operator.names import WENXIN_DEPLOYMENT, Key
-from wenxin_operator.plan import network, workload
+from wenxin_operator.plan import network, service, workload
 from wenxin_operator.plan.acceptance import unsuitable
 from wenxin_operator.plan.manifest import Owner
 from wenxin_operator.plan.model_job import wait_after
@@ -143,6 +143,30 @@ class TestNetwork:
     def test_without_a_collector_only_names_are_looked_up(self) -> None:
         (dns,) = egress()
         assert {port["port"] for port in dns["ports"]} == {53}
+
+
+class TestGrpc:
+    def ports(self, **fields: Any) -> dict[str, list[tuple[Any, ...]]]:
+        """Every place that names ports."""
+        of = target(**fields)
+        pod = workload.pod_template(OWNER, of, "flags", Settings())["spec"]["containers"][0]
+        made = service.service(OWNER, {}, grpc=of.spec.grpc)["spec"]["ports"]
+        policy = network.serving_policy(OWNER, of.spec, Settings(), together=False)["spec"]["ingress"][0]["ports"]
+        return {
+            "pod": [(port["name"], port["containerPort"]) for port in pod["ports"]],
+            "service": [(port["name"], port["port"], port["targetPort"], port["appProtocol"]) for port in made],
+            "policy": [(port["port"],) for port in policy],
+        }
+
+    def test_there_is_no_such_port_unasked(self) -> None:
+        http = {"pod": [("http", 8000)], "service": [("http", 8000, "http", "http")], "policy": [(8000,)]}
+        assert self.ports() == http
+
+    def test_the_port_is_opened_from_the_pod_to_the_policy(self) -> None:
+        found = self.ports(grpc=True)
+        assert found["pod"][1:] == [("grpc", 8001)]
+        assert found["service"][1:] == [("grpc", 8001, "grpc", "kubernetes.io/h2c")]
+        assert found["policy"][1:] == [(8001,)]
 
 
 class TestRollout:

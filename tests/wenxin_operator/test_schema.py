@@ -65,7 +65,7 @@ def test_a_field_that_does_nothing_yet_is_not_in_the_schema() -> None:
     root = CRDS["wenxindeployments.yaml"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     assert list(root["properties"]["spec"]["properties"]) == [
         "model", "servedName", "image", "replicas", "autoscaling", "dtype", "quantization", "maxModelLen",
-        "parallelism", "accelerator", "engine", "rollout", "drain", "answerCache", "monitoring", "pod",
+        "parallelism", "accelerator", "engine", "rollout", "drain", "answerCache", "grpc", "monitoring", "pod",
     ]  # fmt: skip
 
 

@@ -197,6 +197,9 @@ class DeploymentSpec(Part):
     answer_cache: AnswerCache | None = None
     """Keeps answers in a Redis, so that a repeated prompt costs no GPU; see docs/answer-cache.md. Unset, there is
     none."""
+    grpc: bool = False
+    """Whether replicas speak the KServe v2 protocol over gRPC too, on port 8001 of the pods and the Service; see
+    docs/kserve.md. Over HTTP, on port 8000, they always do."""
     monitoring: Monitoring = Monitoring()
     """Where a replica reports to. Metrics need no setting: each pod has them at /metrics."""
     pod: PodOverrides = PodOverrides()

@@ -111,7 +111,7 @@ def _standing(
     # Pods of a group that drains need each other to the end.
     together = workloads != {DEPLOYMENT} or any(pod.group for pod in seen.pods)
     yield network.serving_policy(owner, spec, settings, together=together)
-    yield service.service(owner, leaders)
+    yield service.service(owner, leaders, grpc=spec.grpc)
     if STATEFUL_SET in workloads:
         yield stateful_set.headless_service(owner)
     if spec.replicas > 1:

@@ -4,6 +4,7 @@ from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.api.fields import seconds
 
 PORT = 8000
+GRPC_PORT = 8001  # Triton's own
 
 
 def render(spec: DeploymentSpec, deployment: str) -> str:
@@ -17,6 +18,7 @@ def render(spec: DeploymentSpec, deployment: str) -> str:
     values: dict[str, object] = {
         "host": "0.0.0.0",
         "port": PORT,
+        "grpc-port": GRPC_PORT if spec.grpc else None,
         "served-model-name": spec.served_name or deployment,
         "device": "cpu" if spec.accelerator.resource == "none" else "cuda",
         "dtype": spec.dtype,

@@ -19,14 +19,14 @@ from wenxin_operator.names import (
     pod_selector,
 )
 from wenxin_operator.plan import answer_cache
-from wenxin_operator.plan.flags import PORT
+from wenxin_operator.plan.flags import GRPC_PORT, PORT
 from wenxin_operator.plan.manifest import OperatorSettings, Owner
 
 NAMESPACE_NAME = "kubernetes.io/metadata.name"  # the API server sets it on every namespace
 
 
 def serving_policy(owner: Owner, spec: DeploymentSpec, settings: OperatorSettings, *, together: bool) -> Raw:
-    """In: the HTTP port, for this namespace, the operator's, and namespaces labelled as clients. Out: what is declared.
+    """In: HTTP and gRPC, for this namespace, the operator's, and namespaces labelled as clients. Out: what is declared.
 
     That is DNS, the collector of traces and the Redis of the answer cache where there is one. Weights come from a
     volume; nothing is fetched.
@@ -40,6 +40,7 @@ def serving_policy(owner: Owner, spec: DeploymentSpec, settings: OperatorSetting
     """
     pods = {"podSelector": {"matchLabels": pod_selector(owner.key.name)}}
     endpoint = spec.monitoring.otlp_endpoint
+    ports = (PORT, GRPC_PORT) if spec.grpc else (PORT,)
     callers = [
         {"podSelector": {}},
         {"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: settings.lease_namespace}}},
@@ -53,7 +54,7 @@ def serving_policy(owner: Owner, spec: DeploymentSpec, settings: OperatorSetting
             **pods,
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [
-                {"from": callers, "ports": [{"port": PORT, "protocol": "TCP"}]},
+                {"from": callers, "ports": [{"port": port, "protocol": "TCP"} for port in ports]},
                 *([{"from": [pods]}] if together else ()),
             ],
             "egress": [

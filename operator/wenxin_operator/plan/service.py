@@ -10,7 +10,7 @@ from wenxin_operator.names import (
     Raw,
     pod_selector,
 )
-from wenxin_operator.plan.flags import PORT
+from wenxin_operator.plan.flags import GRPC_PORT, PORT
 from wenxin_operator.plan.manifest import Owner
 
 
@@ -19,20 +19,25 @@ def service_account(owner: Owner) -> Raw:
     return owner.child(SERVICE_ACCOUNT, owner.key.name, COMPONENT_RUNTIME, automountServiceAccountToken=False)
 
 
-def service(owner: Owner, leaders: Mapping[str, str]) -> Raw:
+def service(owner: Owner, leaders: Mapping[str, str], *, grpc: bool) -> Raw:
     """The endpoint, named as the resource.
 
     Args:
         owner: The WenxinDeployment.
         leaders: Labels of the pods that answer requests.
+        grpc: Whether they speak gRPC too.
     """
-    ports = [{"name": "http", "port": PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}]
+    ports = [_port("http", PORT, "http"), *([_port("grpc", GRPC_PORT, "kubernetes.io/h2c")] if grpc else [])]
     return owner.child(
         SERVICE,
         owner.key.name,
         COMPONENT_RUNTIME,
         spec={"type": "ClusterIP", "selector": dict(leaders), "ports": ports},
     )
+
+
+def _port(name: str, number: int, protocol: str) -> Raw:
+    return {"name": name, "port": number, "targetPort": name, "protocol": "TCP", "appProtocol": protocol}
 
 
 def disruption_budget(owner: Owner) -> Raw:

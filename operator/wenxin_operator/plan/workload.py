@@ -22,7 +22,7 @@ from wenxin_operator.names import (
     pod_selector,
 )
 from wenxin_operator.plan import answer_cache
-from wenxin_operator.plan.flags import PORT
+from wenxin_operator.plan.flags import GRPC_PORT, PORT
 from wenxin_operator.plan.manifest import (
     POD_SECURITY,
     TMP_MOUNT,
@@ -170,7 +170,7 @@ def _runtime(target: Target, settings: OperatorSettings, membership: Membership 
         settings,
         (*(membership.env if membership else ()), *answer_cache.environment(spec)),
         args=["serve", where.model_dir, "@/etc/wenxin/flags", *(membership.args if membership else ())],
-        ports=[{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        ports=_ports(spec),
         resources=resources(target),
         **_probes(),
         volumeMounts=[
@@ -181,6 +181,11 @@ def _runtime(target: Target, settings: OperatorSettings, membership: Membership 
             *answer_cache.mounts(spec),
         ],
     )
+
+
+def _ports(spec: DeploymentSpec) -> list[Raw]:
+    grpc = [{"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"}] if spec.grpc else []
+    return [{"name": "http", "containerPort": PORT, "protocol": "TCP"}, *grpc]
 
 
 def _probes() -> Raw:
