@@ -53,8 +53,6 @@ def install(cluster: Cluster, *more: str) -> None:
         cluster.helm("upgrade", "--install", RELEASE, str(CHART), *flags, namespace=NAMESPACE)
     except CommandError as error:
         raise HarnessError(f"{error}\n{cluster.explain('', NAMESPACE)}") from error
-    # Helm installs a chart's definitions once and never upgrades them.
-    cluster.apply(CHART / "crds")
 
 
 def wait_ready(cluster: Cluster) -> None:

@@ -5,7 +5,7 @@ import pytest
 from e2e.harness import paths
 from e2e.harness.cluster import Cluster
 from e2e.stories.endpoint import condition
-from e2e.stories.installation import Operator
+from e2e.stories.installation import NAME, Operator
 
 CHART = paths.REPOSITORY / "charts" / "wenxin-operator"
 KINDS = ("wenxindeployments", "wenxinmodels")
@@ -45,3 +45,11 @@ def test_the_operators_metrics_say_that_it_leads_and_has_listed_everything(opera
     metrics = operator.metrics(operator.pod_name())
     assert metrics["wenxin_operator_leader"] == 1
     assert metrics["wenxin_operator_watch_age_seconds"] < 600
+
+
+def test_helm_test_asks_each_copy_and_leaves_nothing_behind(operator: Operator) -> None:
+    said = operator.cluster.helm("test", NAME, "--logs", namespace=operator.namespace)
+    assert "Succeeded" in said
+    assert "is ready and leads" in said
+    left = operator.cluster.list("services,pods,networkpolicies", namespace=operator.namespace)
+    assert [each["metadata"]["name"] for each in left if each["metadata"]["name"].endswith("-check")] == []
