@@ -1,5 +1,6 @@
 """A page of panels on Grafana's grid, drawn with matplotlib: lines, numbers, tables and heat maps."""
 
+import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from PIL import Image
 
 from monitoring.grafana import COLUMNS, Dashboard, Panel, Place
 from monitoring.prometheus import Series
@@ -32,6 +34,7 @@ _INCH = 0.58  # of one column
 _ROW = 0.27  # inches of one row of the grid
 _HEAD = 2.2  # rows for the page's title
 _DPI = 80
+_COLOURS = 96
 _MOST_LINES = 8  # in a legend; more would not fit
 _TIGHT = 40  # letters of a legend's entry
 _NARROW = 0.006  # of the page's width
@@ -98,8 +101,11 @@ class Canvas:
             )
 
     def save(self, path: Path) -> None:
-        """Write a PNG of few colours."""
-        self._figure.savefig(path, facecolor=COLOURS.page, pil_kwargs={"optimize": True, "compress_level": 9})
+        """Write a PNG of few colours, a third as large as one of all."""
+        drawn = io.BytesIO()
+        self._figure.savefig(drawn, facecolor=COLOURS.page)
+        with Image.open(drawn) as image:
+            image.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
 
     def _box(self, at: Place) -> tuple[float, float, float, float]:
         """Left, bottom, width and height as shares of the page."""
@@ -235,8 +241,9 @@ def _stack(axes: Axes, named: Sequence[tuple[str, Series]], span: Span) -> None:
     for number, (_, series) in enumerate(named):
         times, values = _gaps(series, span)
         above = below + np.nan_to_num(values)
-        axes.fill_between(times, below, above, color=_colour(number), alpha=0.42, linewidth=0)
-        axes.plot(times, above, color=_colour(number), linewidth=0.9)
+        there = ~np.isnan(values)
+        axes.fill_between(times, below, above, where=there, color=_colour(number), alpha=0.42, linewidth=0)
+        axes.plot(times, np.where(there, above, np.nan), color=_colour(number), linewidth=0.9)
         below = above
 
 
@@ -246,7 +253,7 @@ def _dress(axes: Axes, panel: Panel, span: Span) -> None:
     if panel.kind != "heatmap":
         top = axes.get_ylim()[1]
         axes.set_ylim(0, panel.most * 1.03 if panel.most else max(top, 1e-9))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: written(value, panel.unit)))
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(

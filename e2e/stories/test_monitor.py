@@ -1,5 +1,6 @@
 """A platform team lets its Prometheus find the pods, and sees each deployment by its name."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import yaml
 from e2e.harness.cluster import Cluster
 from e2e.stories.endpoint import Endpoint
 from e2e.stories.installation import NAME, Operator
+from e2e.stories.pod_discovery import discovered
 from monitoring import generate, prometheus
 from monitoring.boards import deployment, fleet
 from monitoring.grafana import Chosen, Panel
@@ -18,19 +20,33 @@ DOCUMENTED = generate.CHART / "monitoring" / "scrape-config.yaml"
 
 
 @pytest.fixture(scope="module")
-def watched(operator: Operator, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A Prometheus in the cluster's network with the documented configuration, and an administrator's eyes."""
+def prometheus_of_this_module(
+    operator: Operator, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Prometheus, Path]]:
+    """One in the cluster's network with the documented configuration, and the file that tells it of pods."""
     del operator
     if not cluster.backend.reaches_services:
         pytest.skip("pods cannot be reached from here, so a Prometheus of ours cannot scrape them")
+    folder = tmp_path_factory.mktemp("prometheus")
+    found = folder / "pods.json"
+    found.write_text("[]")
     config = yaml.safe_load(DOCUMENTED.read_text())
     for job in config["scrape_configs"]:
-        job["scrape_interval"] = "1s"
-        for discovery in job["kubernetes_sd_configs"]:
-            discovery["kubeconfig_file"] = str(cluster.backend.kubeconfig)
+        assert job.pop("kubernetes_sd_configs") == [{"role": "pod"}]
+        job |= {"scrape_interval": "1s", "file_sd_configs": [{"files": [str(found)]}]}
     rules = sorted((generate.CHART / "alerts").glob("*.yaml"))
-    with prometheus.running(Path(tmp_path_factory.mktemp("prometheus")), config, rules) as running:
-        yield running
+    with prometheus.running(folder, config, rules) as running:
+        yield running, found
+
+
+@pytest.fixture
+def watched(prometheus_of_this_module: tuple[Prometheus, Path], cluster: Cluster, tiny: Endpoint) -> Prometheus:
+    """It knows every pod of the cluster, as they are now; which of them it scrapes is its configuration's choice."""
+    running, found = prometheus_of_this_module
+    pods = json.loads(cluster.kubectl("get", "pods", "--all-namespaces", "--output=json"))["items"]
+    assert tiny.pod()["metadata"]["name"] in {pod["metadata"]["name"] for pod in pods}
+    found.write_text(json.dumps(discovered(pods)))
+    return running
 
 
 def until(cluster: Cluster, watched: Prometheus, expression: str) -> None:
@@ -44,6 +60,14 @@ def test_every_series_of_a_pod_says_whose_it_is(watched: Prometheus, tiny: Endpo
     assert series.labels["job"] == "wenxin-runtime"
     assert (series.labels["namespace"], series.labels["deployment"]) == (tiny.namespace, tiny.name)
     assert series.labels["revision"] == pod["labels"]["serving.wenxin.io/revision"]
+
+
+def test_each_pod_of_ours_is_scraped_once_and_no_other(watched: Prometheus, operator: Operator, tiny: Endpoint) -> None:
+    until(tiny.cluster, watched, f'up{{pod="{tiny.pod()["metadata"]["name"]}"}} == 1')
+    names = [target["labels"]["pod"] for target in watched.targets()]
+    assert len(names) == len(set(names))
+    assert {tiny.pod()["metadata"]["name"], operator.pod_name()} <= set(names)
+    assert {target["labels"]["job"] for target in watched.targets()} == {"wenxin-runtime", "wenxin-operator"}
 
 
 def test_the_operator_tells_of_the_deployment_where_the_deployment_lies(

@@ -154,12 +154,11 @@ _PROCESS = Row(
         ),
         Panel(
             "Open files",
-            "Connections above all, and the limit.",
-            "short",
-            (
-                Query(OF_PROCESSES("process_open_fds"), "{{pod}}"),
-                Query(f"min({OF_PROCESSES('process_max_fds')})", "limit"),
-            ),
+            "Connections above all, as a share of what the process may have open.",
+            "percentunit",
+            (Query(f"{OF_PROCESSES('process_open_fds')} / {OF_PROCESSES('process_max_fds')}", "{{pod}}"),),
+            limits=((0.8, "red"),),
+            most=1,
         ),
         Panel(
             "Versions",
@@ -171,8 +170,8 @@ _PROCESS = Row(
             height=6,
         ),
         Panel(
-            "Up since",
-            "Start of each pod's process. A step up is a restart.",
+            "Up for",
+            "How long each pod's process has run; a fall to zero is a restart.",
             "s",
             (Query(f"time() - {OF_PROCESSES('process_start_time_seconds')}", "{{pod}}"),),
             width=12,

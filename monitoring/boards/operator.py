@@ -140,6 +140,32 @@ _API = Row(
     ),
 )
 
+_SCALING = Row(
+    "Metrics for autoscalers (metrics.provider: embedded)",
+    (
+        Panel(
+            "Pods that are asked",
+            "How busy they are. A pod that does not answer is missing for the autoscaler, not idle.",
+            "ops",
+            (Query(_own.rate("wenxin_operator_load_polls_total", "outcome"), "{{outcome}}"),),
+            stacked=True,
+        ),
+        Panel(
+            "Pods that autoscalers hear of",
+            "By copy of the operator: each asks for itself, and any may be asked.",
+            "short",
+            (Query(_own("wenxin_operator_load_samples"), "{{pod}}"),),
+        ),
+        Panel(
+            "Answers to autoscalers",
+            "custom.metrics.k8s.io by HTTP status. 404: no sample yet; 403: who asks may not.",
+            "reqps",
+            (Query(_own.rate("wenxin_operator_metrics_api_requests_total", "code"), "{{code}}"),),
+            stacked=True,
+        ),
+    ),
+)
+
 _RESOURCES = Row(
     "Resources",
     (
@@ -204,5 +230,5 @@ BOARD = Dashboard(
     "Wenxin / Operator",
     "The operator itself: who leads, whether its view is fresh, what passes do and cost.",
     (),
-    (_NOW, _WORK, _API, _RESOURCES),
+    (_NOW, _WORK, _API, _SCALING, _RESOURCES),
 )

@@ -29,7 +29,6 @@ from tests.wenxin_runtime.server.answers.conftest import RedisServer
 from wenxin_operator.names import ENDPOINT_SLICE, LABEL_REVISION, LABEL_SERVICE_NAME, POD, RESOURCES
 
 NAMESPACE, NAME = "here", "ernie"
-SCRAPES = {"global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"}}
 FLAGS = ("--device=cpu", "--cpu-threads=1", "--max-num-seqs=4", "--queue-size=8", "--max-model-len=512")
 ASKING = 14  # more than slots and queue hold, so that some are turned away
 
@@ -68,7 +67,7 @@ class Rehearsal:
 
 
 @contextlib.asynccontextmanager
-async def rehearse(directory: Path, *, pods: int = 1) -> AsyncIterator[Rehearsal]:
+async def rehearse(directory: Path, *, pods: int = 1, scrape: str = "500ms") -> AsyncIterator[Rehearsal]:
     """Bring it all up; every target has been scraped once when the block begins."""
     redis = RedisServer(directory)
     async with contextlib.AsyncExitStack() as stack:
@@ -78,7 +77,10 @@ async def rehearse(directory: Path, *, pods: int = 1) -> AsyncIterator[Rehearsal
         port = await _operator(api, directory, stack, pods)
         servers = await asyncio.to_thread(lambda: stack.enter_context(_servers(directory, redis.url, pods)))
         found = next(pod for pod in api.of("pods") if LABEL_REVISION in pod["metadata"]["labels"])
-        config = _config(servers, port, found["metadata"]["labels"][LABEL_REVISION])
+        config = {
+            "global": {"scrape_interval": scrape, "evaluation_interval": scrape},
+            "scrape_configs": _jobs(servers, port, found["metadata"]["labels"][LABEL_REVISION]),
+        }
         rules = sorted((generate.CHART / "alerts").glob("*.yaml"))
         scraping = await asyncio.to_thread(lambda: stack.enter_context(prometheus.running(directory, config, rules)))
         running = Rehearsal(servers, scraping, api)
@@ -86,7 +88,7 @@ async def rehearse(directory: Path, *, pods: int = 1) -> AsyncIterator[Rehearsal
         yield running
 
 
-def _config(servers: dict[str, str], port: int, revision: str) -> dict[str, Any]:
+def _jobs(servers: dict[str, str], port: int, revision: str) -> list[dict[str, Any]]:
     models = [
         targets.RUNTIME.at(
             url.removeprefix("http://"), namespace=NAMESPACE, pod=pod, deployment=NAME, revision=revision
@@ -94,8 +96,7 @@ def _config(servers: dict[str, str], port: int, revision: str) -> dict[str, Any]
         for pod, url in servers.items()
     ]
     operator = targets.OPERATOR.at(f"127.0.0.1:{port}", namespace="wenxin-system", pod="wenxin-operator-0")
-    jobs = targets.fixed((targets.RUNTIME, models), (targets.OPERATOR, [operator]))
-    return {**SCRAPES, "scrape_configs": jobs}
+    return targets.fixed((targets.RUNTIME, models), (targets.OPERATOR, [operator]))
 
 
 @contextlib.contextmanager
@@ -196,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 async def _long(directory: Path, minutes: float, into: Path) -> None:
     from monitoring import draw
 
-    async with rehearse(directory, pods=2) as running:
+    async with rehearse(directory, pods=2, scrape="2s") as running:
         *parts, last = (3, 8, ASKING, 5)
         for asking in parts:
             async with running.load(asking=asking):
