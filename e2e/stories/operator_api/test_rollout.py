@@ -1,6 +1,7 @@
 """A new version on GPUs, with the scheduler and the controller of Deployments of a real control plane."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from e2e.stories.operator_api.worlds import conditions, deployment, finish_inspe
 
 NAME = "rolled"
 MODEL = "serving.wenxin.io/model"
-ON_GPUS = {"accelerator": {"resource": "nvidia.com/gpu"}, "rollout": {"surgeTimeout": "2s"}}
+ON_GPUS: dict[str, Any] = {"accelerator": {"resource": "nvidia.com/gpu"}, "rollout": {"surgeTimeout": "2s"}}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_a_version_that_needs_more_than_the_nodes_have_leaves_all_old_ones_servi
 ) -> None:
     before = revisions(kubelets)
     kubelets.count()
-    spec = {"engine": {"maxNumSeqs": 6}, "pod": {"resources": {"requests": {"cpu": "900"}}}}
+    spec: dict[str, Any] = {"engine": {"maxNumSeqs": 6}, "pod": {"resources": {"requests": {"cpu": "900"}}}}
     world.apply(deployment(NAME, replicas=3, **spec, **ON_GPUS))
     told = rolled(world, copy, kubelets, lambda: conditions(world, NAME)["Progressing"]["reason"] == "Unschedulable")
     assert any("no old one goes for a new one" in words for words in told), told

@@ -254,7 +254,8 @@ class DeploymentStatus(Part):
     ceases to be.
 
     `Progressing`: pods of the newest revision are being made, or old ones are going. False with reason RolloutComplete
-    when there is nothing left to do; False with another reason when something is in the way.
+    when there is nothing left to do; False with another reason when something is in the way. Its message says whether
+    a new replica comes before an old one goes, and why.
 
     `Available`: at least one pod, of whatever revision, is ready and stands in the Service's EndpointSlice: the
     endpoint answers.
