@@ -111,6 +111,11 @@ class Copy:
         samples = self.metrics().items()
         return sum(value for key, value in samples if key.startswith(f"{name}{{") and without not in key)
 
+    def refused(self) -> list[str]:
+        """Requests that the API server answered 403, for which the chart grants no right."""
+        ours = (name for name in self.metrics() if name.startswith("wenxin_operator_api_requests_total"))
+        return [name for name in ours if 'code="403"' in name]
+
     def leads(self) -> bool:
         """Whether it holds the lease."""
         return self.metrics()["wenxin_operator_leader"] == 1
