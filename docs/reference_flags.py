@@ -1,9 +1,11 @@
-"""The page of runtime flags, from RuntimeConfig's own parser."""
+"""The page of runtime flags, from the parsers of the commands themselves."""
 
 import argparse
+from collections.abc import Callable
 
 from docs.markdown import code, table
-from wenxin_runtime.config import add_flags
+from wenxin_runtime import config
+from wenxin_runtime.download import options as download
 
 _HEAD = """\
 # Flags of `wenxin-runtime serve`
@@ -12,14 +14,24 @@ _HEAD = """\
 operator passes its flags that way.
 
 """
+_DOWNLOAD = """
+# Flags of `wenxin-runtime download`
+
+`wenxin-runtime download SOURCE DIRECTORY [flags]`; [downloads](../downloads.md) has the rest.
+
+"""
 
 
 def flags_page() -> str:
     """One row per flag: name, default, meaning."""
+    return _HEAD + _flags(config.add_flags) + _DOWNLOAD + _flags(download.add_flags)
+
+
+def _flags(add: Callable[[argparse.ArgumentParser], None]) -> str:
     parser = argparse.ArgumentParser(add_help=False)
-    add_flags(parser)
+    add(parser)
     rows = [_row(action) for action in parser._actions if action.option_strings]  # noqa: SLF001 - argparse offers no public list
-    return _HEAD + table(["flag", "default", "meaning"], rows)
+    return table(["flag", "default", "meaning"], rows)
 
 
 def _row(action: argparse.Action) -> tuple[str, str, str]:

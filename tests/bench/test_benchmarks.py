@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import answer_cache, environment, llama_environment, offline, parallel, peers, serve
+from bench import answer_cache, download, environment, llama_environment, offline, parallel, peers, serve
 from bench.contestants.protocol import ContestantFailed, Job, Remote
 
 pytestmark = pytest.mark.xdist_group("bench")
@@ -51,6 +51,15 @@ def test_a_cache_saves_what_is_asked_for_again(capsys):
         dict(cell.split(" ") for cell in line.split("  ")) for line in capsys.readouterr().out.splitlines()[:3][1:]
     ]
     assert [line["connections"] for line in lines] == ["1", "4"]
+
+
+def test_a_download_is_measured_beside_curl(capsys):
+    download.main(["--quick"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("  ")[0] for line in lines] == [
+        *("unlimited", "way curl, one stream", "way curl, then sha256sum and sync", "way ours"),
+        *("limited", "way curl, one stream", "way curl, then sha256sum and sync", "way ours"),
+    ]
 
 
 def test_all_peers_generate_the_tokens_that_we_generate(capsys):
