@@ -13,7 +13,7 @@ from wenxin_operator.pods import Problem
 from wenxin_operator.status import Failure, Report, dump
 
 _SHARED = "ReadWriteMany"
-_STEPS: Mapping[str, str] = {
+STEPS: Mapping[str, str] = {
     "NotFound": "check spec.source or spec.preset, and spec.revision",
     "Unauthorized": "put a token that may read it into the Secret of spec.credentialsSecretRef",
     "NotEnoughSpace": "raise spec.storage.size, or make room on the claim",
@@ -139,7 +139,7 @@ def _findings(seen: ModelSnapshot, plan: ModelPlan, failure: Failure | None) -> 
 def _told(seen: ModelSnapshot, problem: Problem) -> Iterator[str]:
     """What went wrong, what to do about it, and whether it is tried again."""
     yield problem.message
-    if isinstance(seen.spec, ModelSpec) and seen.spec.downloads and (step := _STEPS.get(problem.reason)):
+    if isinstance(seen.spec, ModelSpec) and seen.spec.downloads and (step := STEPS.get(problem.reason)):
         yield step
     if any(job.finished for job in seen.jobs) and problem.reason not in ("ClaimNotFound", "WaitingForPod"):
         yield "tried again within 5 minutes"

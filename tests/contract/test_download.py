@@ -9,7 +9,7 @@ import pytest
 
 from wenxin_operator.api.model import ModelSpec
 from wenxin_operator.api.parsing import parse
-from wenxin_operator.model_status import _STEPS, read_progress
+from wenxin_operator.model_status import STEPS, read_progress
 from wenxin_operator.names import WENXIN_MODEL, Key
 from wenxin_operator.plan import download
 from wenxin_operator.plan.flags import PORT
@@ -109,4 +109,4 @@ def test_what_a_download_says_at_load_is_read() -> None:
 
 def test_a_step_is_known_for_each_way_that_a_download_can_fail_and_does_not_mend_itself() -> None:
     reasons = {kind.reason for kind in errors.DownloadError.__subclasses__()}
-    assert _STEPS.keys() == reasons - {"DownloadInterrupted", "DownloadBusy"}
+    assert STEPS.keys() == reasons - {"DownloadInterrupted", "DownloadBusy"}
