@@ -11,7 +11,7 @@ from wenxin_operator.observe import DeploymentSnapshot
 from wenxin_operator.plan import groups
 from wenxin_operator.plan.deployment import DeploymentPlan
 from wenxin_operator.pods import PodSeen, Problem
-from wenxin_operator.rollout import NO_ROOM_REASONS
+from wenxin_operator.rollout import lacks_room
 
 _POD_NAME = re.compile(r'pods "[^"]+" ')
 _CONSEQUENCES = frozenset({"RankLost"})
@@ -112,7 +112,7 @@ def _stuck(seen: DeploymentSnapshot, plan: DeploymentPlan, now: datetime) -> Pro
 
 def _in_the_way(problem: Problem | None, seen: DeploymentSnapshot, plan: DeploymentPlan) -> Problem | None:
     """Of a new pod that is not placed or not made: none where that is a step of the rollout, else how it goes on."""
-    if problem is None or problem.reason not in NO_ROOM_REASONS or plan.course is None:
+    if problem is None or plan.course is None or not lacks_room(problem):
         return problem
     if plan.course.passing:
         return None

@@ -193,6 +193,8 @@ async def _mark(costs: Mapping[str, int], key: Key, reader: Reader, writer: Writ
             return None
         except ApiError as error:
             return Failure(POD, name, error)
+    if marked:
+        logger.info("marked %d pods with how busy each is: fewer are wanted", len(marked))
     return None
 
 

@@ -19,7 +19,6 @@ from wenxin_operator.pods import PodSeen, Problem
 
 BUSIEST = 2**31 - 1
 """The highest deletion cost: of a pod that serves and does not say how busy it is."""
-NO_ROOM_REASONS = frozenset({"Unschedulable", "FailedCreate"})
 LONGEST_PLACEMENT = 60  # seconds until the scheduler tries a pod again
 LONGEST_REASON = 300  # characters
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -157,7 +156,8 @@ def _tried(asked: Rollout, rolling: Rolling, now: datetime) -> Course:
     """Surge, until a new one has waited for room too long."""
     surge, found = Pace(asked.max_surge, 0), _hindrance(rolling) if rolling.older else None
     if found is None:
-        return Course(surge, "a new one comes before an old one goes, as long as there is room")
+        passing = bool(rolling.older and _unplaced(rolling))  # for another one loads
+        return Course(surge, "a new one comes before an old one goes, as long as there is room", passing=passing)
     problem, since = found
     if not _fits_for_an_older(rolling):
         words = "no old one goes for a new one, which asks for more than it holds, or for other nodes"
@@ -200,6 +200,12 @@ def costs(pods: Iterable[PodSeen], busy: Mapping[str, int]) -> dict[str, int]:
     return {pod.name: due[pod.name] for pod in pods if pod.name in due and due[pod.name] != pod.cost}
 
 
+def lacks_room(problem: Problem) -> bool:
+    """Whether another pod's going may help: not where no node suits, or a policy forbids."""
+    words = {"Unschedulable": "Insufficient ", "FailedCreate": "exceeded quota"}.get(problem.reason)
+    return words is not None and words in problem.message
+
+
 def _cost(pod: PodSeen, busy: Mapping[str, int]) -> int:
     return min(busy.get(pod.name, BUSIEST), BUSIEST) if pod.ready else 0
 
@@ -221,27 +227,25 @@ def _gap(asked: Rollout, rolling: Rolling) -> str:
 def _makes_way(asked: Rollout, rolling: Rolling, now: datetime) -> bool:
     """Whether an old one is going, is about to, or may have gone so lately that the scheduler has not seen it."""
     ready = sum(pod.ready for pod in (*rolling.newest, *rolling.older) if pod.leads)
-    waits = [pod.since or LONG_AGO for pod in rolling.newest if pod.problem and _lacks_room(pod.problem)]
     patience = timedelta(seconds=seconds(asked.surge_timeout) + rolling.grace + LONGEST_PLACEMENT)
-    about_to = bool(rolling.older) and ready > rolling.wanted - asked.max_unavailable
-    return bool(rolling.leaving) or about_to or now < min(waits, default=now) + patience
+    found, about_to = _hindrance(rolling), bool(rolling.older) and ready > rolling.wanted - asked.max_unavailable
+    return bool(rolling.leaving) or about_to or (found is not None and now < found[1] + patience)
 
 
 def _hindrance(rolling: Rolling) -> tuple[Problem, datetime] | None:
     """What new pods find no room for, and since when; none while another new replica has its room and loads."""
-    unplaced = [pod for pod in rolling.newest if pod.problem and _lacks_room(pod.problem)]
+    unplaced = _unplaced(rolling)
     waiting = {_replica(pod) for pod in unplaced}
     if any(not pod.ready and _replica(pod) not in waiting for pod in rolling.newest):
         return None
-    found = [(pod.problem, pod.since or LONG_AGO) for pod in unplaced if pod.problem]
-    if rolling.refused and "exceeded quota" in rolling.refused[0].message:
+    found = [(problem, pod.since or LONG_AGO) for pod in unplaced if (problem := pod.problem)]
+    if rolling.refused and lacks_room(rolling.refused[0]):
         found.append(rolling.refused)
     return min(found, key=lambda one: one[1], default=None)
 
 
-def _lacks_room(problem: Problem) -> bool:
-    """Not so one that suits no node: no other's going would help it."""
-    return problem.reason == "Unschedulable" and "Insufficient " in problem.message
+def _unplaced(rolling: Rolling) -> list[PodSeen]:
+    return [pod for pod in rolling.newest if pod.problem and lacks_room(pod.problem)]
 
 
 def _replica(pod: PodSeen) -> str:

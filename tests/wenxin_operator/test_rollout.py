@@ -86,6 +86,8 @@ class TestCourse:
     def test_none_goes_while_another_new_one_has_its_room_and_loads(self) -> None:
         waits, loads = pod("new", ready=False, problem=FULL, since=NOW), pod("other", ready=False)
         assert after(3600, newest=(waits, loads)).pace == SURGE
+        assert after(3600, newest=(waits, loads)).passing
+        assert not after(3600, newest=(waits, loads), older=()).passing, "nobody makes way for it"
 
     def test_none_goes_while_another_that_went_before_drains_or_has_just_gone(self) -> None:
         waits = pod("new", ready=False, problem=FULL, since=NOW)
@@ -97,6 +99,13 @@ class TestCourse:
         leader = pod("new-0", ready=False, group="new")
         worker = pod("new-1", ready=False, group="new", node_rank=1, problem=FULL, since=NOW)
         assert after(30, newest=(leader, worker)).pace == REPLACE
+
+    def test_that_it_replaces_hides_no_pod_that_suits_no_node(self) -> None:
+        unsuited = Problem("Unschedulable", "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity")
+        replace = Rollout(strategy="Replace")
+        newest = (pod("new", ready=False, problem=unsuited, since=NOW),)
+        assert not after(60, replace, newest=newest, older=(pod("a"),)).passing
+        assert not rollout.lacks_room(unsuited)
 
     def test_an_old_pod_that_does_not_say_what_it_holds_goes(self) -> None:
         assert after(30, older=(pod("a", room=""),)).pace == REPLACE
