@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from e2e.harness import pki, tools
+from e2e.harness import paths, pki, tools
 
 SERVICE_RANGE = "10.96.0.0/16"
 SERVICE_OF_API = "10.96.0.1"  # the first address of the range is the Service `kubernetes`
@@ -145,7 +145,7 @@ def controller_manager(layout: ControlPlaneLayout, controllers: Sequence[str] = 
     ]
 
 
-def scheduler(layout: ControlPlaneLayout) -> list[str]:
+def scheduler(layout: ControlPlaneLayout, *extra: str) -> list[str]:
     """The default scheduler."""
     config = layout.kubeconfig("scheduler")
     return [
@@ -155,4 +155,20 @@ def scheduler(layout: ControlPlaneLayout) -> list[str]:
         f"--authorization-kubeconfig={config}",
         "--bind-address=127.0.0.1",
         "--leader-elect=false",
+        *extra,
+    ]
+
+
+IN_A_HURRY = ("--kube-api-qps=2000", "--kube-api-burst=4000")
+"""For the controller manager and the scheduler of a control plane that thousands of pods go through."""
+
+
+def kwok(layout: ControlPlaneLayout) -> list[str]:
+    """Pretends to be the kubelet of every node: pods are ready as soon as they are scheduled, and go when deleted."""
+    return [
+        str(tools.binary(tools.KWOK)),
+        f"--kubeconfig={layout.kubeconfig('admin')}",
+        f"--config={paths.REPOSITORY / 'e2e' / 'cluster' / 'kwok.yaml'}",
+        "--manage-all-nodes=true",
+        "--cidr=10.240.0.1/12",
     ]

@@ -6,6 +6,7 @@
 It needs no root. Whatever ends the thread that started it ends it too.
 """
 
+import json
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from e2e.harness import components, tools
 from e2e.harness.api_client import answers, connect
@@ -34,6 +35,7 @@ class ControlPlane:
         controllers: controllers to run beside it, such as "garbage-collector-controller"; none by default.
         apiserver_flags: more flags for the API server.
         scheduler: whether pods are given to nodes; a test makes those itself, for no kubelet does.
+        pretended_nodes: how many nodes there are with kwok for a kubelet; all others are then in a hurry.
 
     Attributes:
         kubeconfig: an administrator's kubeconfig.
@@ -41,10 +43,17 @@ class ControlPlane:
     """
 
     def __init__(
-        self, *, controllers: Sequence[str] = (), apiserver_flags: Sequence[str] = (), scheduler: bool = False
+        self,
+        *,
+        controllers: Sequence[str] = (),
+        apiserver_flags: Sequence[str] = (),
+        scheduler: bool = False,
+        pretended_nodes: int = 0,
     ) -> None:
-        self._controllers, self._scheduler = tuple(controllers), scheduler
-        self._flags = tuple(apiserver_flags)
+        self._controllers, self._scheduler, self._nodes = tuple(controllers), scheduler, pretended_nodes
+        # New nodes are tainted until a controller, which is not there, has seen them ready.
+        untainted = ("--disable-admission-plugins=TaintNodesByCondition",) if pretended_nodes else ()
+        self._flags = (*apiserver_flags, *untainted)
         self._layout = ControlPlaneLayout(Path())
         self._running: list[Process] = []
 
@@ -128,10 +137,17 @@ class ControlPlane:
         self.start_apiserver()
         if self._controllers:
             command = components.controller_manager(self._layout, self._controllers)
-            self._start("kube-controller-manager", command)
+            self._start("kube-controller-manager", [*command, *self._hurry])
         if self._scheduler:
             # On no port: it would be the same one for every control plane of this machine.
-            self._start("kube-scheduler", [*components.scheduler(self._layout), "--secure-port=0"])
+            self._start("kube-scheduler", components.scheduler(self._layout, "--secure-port=0", *self._hurry))
+        if self._nodes:
+            self._start("kwok", components.kwok(self._layout))
+            self.kubectl("apply", "--filename=-", stdin=json.dumps(_pretended(self._nodes)))
+
+    @property
+    def _hurry(self) -> Sequence[str]:
+        return components.IN_A_HURRY if self._nodes else ()
 
     def _start(self, name: str, command: Sequence[str]) -> None:
         process = start(name, command, log=self._layout.log(name), dies_with_parent=True)
@@ -142,6 +158,11 @@ class ControlPlane:
         with connect(self.kubeconfig) as client:
             for path in ("/readyz", "/api/v1/namespaces/default"):
                 wait_until(lambda: answers(client, path), seconds=START_SECONDS, processes=watched, what=path)  # noqa: B023 - called at once
+
+
+def _pretended(count: int) -> dict[str, Any]:
+    nodes = [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"pretended-{each}"}} for each in range(count)]
+    return {"apiVersion": "v1", "kind": "List", "items": nodes}
 
 
 def _free_ports(count: int) -> list[int]:

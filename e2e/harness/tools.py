@@ -41,6 +41,7 @@ class Tool:
 KUBE = Tool("kube", ".", "all of Kubernetes and etcd compile once: 6 to 10 minutes and 2.5 GB of memory on 2 cores")
 HELM = Tool("helm", "helm.sh/helm/v4/cmd/helm@v4.2.4", "2 to 4 minutes on 2 cores")
 COREDNS = Tool("coredns", "github.com/coredns/coredns@v1.14.7", "2 to 4 minutes on 2 cores")
+KWOK = Tool("kwok", "sigs.k8s.io/kwok/cmd/kwok@v0.8.0", "3 to 4 minutes on 2 cores")
 KIND = Tool("kind", "sigs.k8s.io/kind@v0.33.0", "half a minute")
 KUBECONFORM = Tool("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0", "half a minute")
 PAUSE = Tool("pause", "./pause", "seconds")
