@@ -9,6 +9,8 @@ engine_client    admission and routing          engine_process   the child proce
 watchdog         is the engine stuck?           questions        what it is asked between two steps
 generation       the sequences of one request
 openai/          the OpenAI API                 probes           /health, /load, /metrics, /version
+kserve/          the KServe v2 protocol         answers/         answers to repeated prompts, from Redis
+answering        from a plan to its generation  statistics       what was asked, in Triton's categories
 http             error bodies, body limit, request ids
 exchange         one request's line in the log  tracing, spans   its spans, where tracing is asked for
 debug            /debug, where it is switched on

@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
+import tritonclient.grpc
+import tritonclient.grpc.aio
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
@@ -134,6 +137,28 @@ async def test_a_request_becomes_a_span_with_its_phases_in_the_clients_trace(sta
     assert span.start_time_unix_nano <= borders[0]
     assert borders[-1] <= span.end_time_unix_nano
     assert SECRET.encode() not in b"".join(each.SerializeToString() for each in collector.spans)
+
+
+async def test_a_request_over_grpc_or_the_kserve_routes_is_a_span_like_any_other(start: Start) -> None:
+    async with collecting() as collector, start(otlp_endpoint=collector.url, grpc_port=0) as server:
+        address = f"127.0.0.1:{server.server.grpc_port}"
+        async with tritonclient.grpc.aio.InferenceServerClient(address) as client:
+            prompt = tritonclient.grpc.InferInput("text_input", [1], "BYTES")
+            prompt.set_data_from_numpy(np.array([SECRET.encode()], dtype=np.object_))
+            headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+            pending = asyncio.create_task(client.infer(NAME, [prompt], headers=headers))
+            await server.engine.write(await server.engine.submit(), 300, finish_reason="length")
+            await pending
+        posting = asyncio.create_task(server.client.post(f"/v2/models/{NAME}/generate", json={"text_input": SECRET}))
+        await server.engine.write(await server.engine.submit(), 300, finish_reason="length")
+        await posting
+        await until(lambda: len(collector.named(f"text_completion {NAME}")) == 2)
+    over_grpc, over_http = sorted(
+        collector.named(f"text_completion {NAME}"), key=lambda span: span.start_time_unix_nano
+    )
+    assert (over_grpc.trace_id.hex(), over_grpc.parent_span_id.hex()) == (TRACE, PARENT)
+    assert attributes(over_grpc)["url.path"] == "/inference.GRPCInferenceService/ModelInfer"
+    assert attributes(over_http)["url.path"] == f"/v2/models/{NAME}/generate"
 
 
 async def test_each_choice_has_phases_of_its_own(start: Start) -> None:

@@ -1,5 +1,6 @@
 """The routes of /v2 that generate: /infer, and Triton's /generate and /generate_stream."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -60,8 +61,8 @@ class InferEndpoint:
         plan = exchange.plan = inference.plan
         with await opened(service, plan, exchange, headers) as generation:
             exchange.timelines = generation.timelines
-            async with watched(receive, generation):
-                responses = inference.responses(generation, exchange.cache)
+            answers = inference.responses(generation, exchange.cache)
+            async with watched(receive, generation), contextlib.aclosing(answers) as responses:
                 if streams:
                     await _stream(responses, exchange, send)
                 else:

@@ -34,6 +34,11 @@ def code_of(error: RequestError) -> grpc.StatusCode:
     return _CODES.get(error.status, grpc.StatusCode.INTERNAL)
 
 
+def _note(error: RequestError, exchange: Exchange) -> grpc.StatusCode:
+    exchange.status, exchange.error = error.status, error.code or error.type
+    return code_of(error)
+
+
 def retry_hint(error: RequestError) -> tuple[tuple[str, str], ...]:
     """Tell in trailing metadata when to come again: for people, and for gRPC's own retries."""
     if error.retry_after is None:
@@ -73,9 +78,12 @@ class Calls:
         except (asyncio.CancelledError, GeneratorExit):
             exchange.status, code = CLIENT_LEFT, grpc.StatusCode.CANCELLED
             raise
+        except RequestError as error:
+            code = _note(error, exchange)
+            raise
         except Exception as error:
-            told = error if isinstance(error, RequestError) else mistake(error)
-            exchange.status, exchange.error, code = told.status, told.code or told.type, code_of(told)
+            told = mistake(error)
+            code = _note(told, exchange)
             raise told from error
         finally:
             self._tell(exchange, code)

@@ -284,7 +284,7 @@ async def _held_open(asked: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any
 
 async def test_a_deadline_frees_the_sequence(server: Running, over_grpc: Client) -> None:
     inputs = tensors(triton_grpc, text_input="hi", max_tokens=40)
-    pending = asyncio.create_task(over_grpc.infer(NAME, inputs, client_timeout=1.0))
+    pending = asyncio.create_task(over_grpc.infer(NAME, inputs, client_timeout=3.0))
     submit = await server.engine.submit()
     with pytest.raises(InferenceServerException, match="Deadline"):
         await pending

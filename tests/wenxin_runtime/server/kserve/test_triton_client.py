@@ -22,6 +22,7 @@ from tests.wenxin_runtime.server.processes import TIMEOUT_SECONDS, ServerProcess
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MODEL = "ernie"
+SLASHED = "baidu/ERNIE-4.5"
 PROMPT = "文心大模型"
 GREEDY = {"text_input": PROMPT, "max_tokens": 12, "temperature": 0.0, "ignore_eos": True}
 SEEDED = {**GREEDY, "temperature": 1.0, "seed": 11}
@@ -49,7 +50,7 @@ class Addresses:
 async def addresses_of(process: ServerProcess) -> Addresses:
     grpc_port = (await process.line(r"listening for gRPC on 127\.0\.0\.1, port (\d+)"))[1]
     http = (await process.url()).removeprefix("http://")
-    await process.line("serving ernie on")
+    await process.line("serving ernie, ")
     found = Addresses(http, f"127.0.0.1:{grpc_port}")
 
     async def ready() -> bool:
@@ -63,7 +64,7 @@ async def addresses_of(process: ServerProcess) -> Addresses:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def served(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Addresses]:
     flags = ["--port=0", "--grpc-port=0", "--device=cpu", "--cpu-threads=1", "--max-model-len=1024", "--max-num-seqs=4"]
-    arguments = ["-m", "wenxin_runtime", "serve", str(model_dir), f"--served-model-name={MODEL}", *flags]
+    arguments = ["-m", "wenxin_runtime", "serve", str(model_dir), "--served-model-name", MODEL, SLASHED, *flags]
     async with server_process(arguments, tmp_path_factory.mktemp("server")) as process:
         yield await addresses_of(process)
 
@@ -112,6 +113,18 @@ async def test_every_client_gets_the_text_of_the_openai_api(served: Addresses) -
     answers = await whole_answers(served, **GREEDY)
     assert {text_of(each) for each in answers} == {expected["text"]}
     assert {finish_of(each) for each in answers} == {expected["finish_reason"]}
+
+
+async def test_a_name_with_a_slash_is_a_name_like_any_other(served: Addresses) -> None:
+    expected = (await served.completion(temperature=0))["text"]
+    async with triton_http_aio.InferenceServerClient(served.http) as over_http:
+        assert (await over_http.get_model_metadata(SLASHED))["name"] == SLASHED
+        assert (await over_http.get_model_config(SLASHED, "1"))["name"] == SLASHED
+        assert [each["name"] for each in await over_http.get_model_repository_index()] == [MODEL, SLASHED]
+        answer = await over_http.infer(SLASHED, tensors(triton_http_aio, **GREEDY), model_version="1")
+    assert text_of(answer) == expected
+    async with triton_grpc_aio.InferenceServerClient(served.grpc) as over_grpc:
+        assert text_of(await over_grpc.infer(SLASHED, tensors(triton_grpc_aio, **GREEDY))) == expected
 
 
 async def test_a_seed_repeats_its_answer_over_every_protocol(served: Addresses) -> None:
