@@ -1,7 +1,7 @@
 """`wenxin-operator crds`: the CustomResourceDefinitions of this version, put into a cluster and never taken back.
 
 Helm installs the files of a chart's crds/ once and never changes them, so the chart runs `crds apply` before each
-install and upgrade (docs/adr/0019). What a newer version has written stays: the older operator reads it as well, and
+install and upgrade (docs/adr/0020). What a newer version has written stays: the older operator reads it as well, and
 taking fields away would drop them from every resource that is written next.
 """
 
