@@ -185,6 +185,9 @@ class AnswerMetrics:
         self._breaker = Gauge(
             "wenxin_answer_cache_breaker_open", "1 while Redis is not asked, because it failed", registry=registry
         )
+        self._info = Info(
+            "wenxin_answer_cache", "What this model's keys in Redis begin with, once it is known", registry=registry
+        )
         self._lookups = Histogram(
             "wenxin_answer_cache_lookup_seconds", "Time for a lookup in Redis", _SECONDS_OF_A_LOOKUP, registry=registry
         )
@@ -192,9 +195,6 @@ class AnswerMetrics:
         self._results = {how: self._requests.labels(how) for how in How}
         for kind in CACHE_ERRORS:
             self._errors.labels(kind)
-        self._info = Info(
-            "wenxin_answer_cache", "What this model's keys in Redis begin with, once it is known", registry=registry
-        )
 
     def begin(self, space: str) -> None:
         """Say which keys are this model's; see `answers.cache.AnswerCache`."""
