@@ -1,5 +1,6 @@
 """The server with both of its ports, and what tritonclient needs to ask it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -79,3 +80,11 @@ async def requests(*given: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
 def events(text: str) -> Iterable[Any]:
     """Parse a stream of server-sent events."""
     return [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line]
+
+
+async def answered(server: Running, pending: Any, text: str = "hello", **ending: Any) -> Any:
+    """Let the engine answer, and return what it was asked and what the client got."""
+    task = asyncio.ensure_future(pending)
+    submit = await server.engine.submit()
+    await server.engine.write(submit, *server.tokens(text), finish_reason="length", **ending)
+    return submit, await task

@@ -11,9 +11,9 @@ import tritonclient.http.aio as triton_http
 from tritonclient.utils import InferenceServerException
 
 from tests.wenxin_runtime.server.conftest import NAME, Running
-from tests.wenxin_runtime.server.kserve.conftest import events, finish_of, tensors, text_of
+from tests.wenxin_runtime.server.kserve.conftest import answered, finish_of, tensors, text_of
 from wenxin_runtime import __version__
-from wenxin_runtime.ipc import Submit, TokenLogprobs
+from wenxin_runtime.ipc import TokenLogprobs
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -34,14 +34,6 @@ async def refused(server: Running, *inputs: Any, status: int = 400, **body: Any)
     assert response.status_code == status, response.text
     assert response.json().keys() == {"error"}
     return response.json()["error"]
-
-
-async def answered(server: Running, pending: Any, text: str = "hello", **ending: Any) -> Any:
-    """Let the engine answer, and return what it was asked and what the client got."""
-    task = asyncio.ensure_future(pending)
-    submit = await server.engine.submit()
-    await server.engine.write(submit, *server.tokens(text), finish_reason="length", **ending)
-    return submit, await task
 
 
 async def test_health_and_metadata_are_as_tritonclient_expects(over_http: Client) -> None:
@@ -283,96 +275,6 @@ async def test_loading_of_models_is_not_offered(over_http: Client) -> None:
 async def test_a_compressed_body_is_refused(over_http: Client) -> None:
     with pytest.raises(InferenceServerException, match="Content-Encoding"):
         await over_http.infer(NAME, tensors(triton_http, text_input="hi"), request_compression_algorithm="gzip")
-
-
-async def test_generate_answers_with_plain_values(server: Running) -> None:
-    body = {"id": "3", "text_input": "hi", "parameters": {"max_tokens": 4, "temperature": 0}, "stop": ["x"]}
-    submit, response = await answered(server, server.client.post(f"/v2/models/{NAME}/generate", json=body))
-    assert (submit.sampling.max_tokens, submit.sampling.temperature) == (4, 0)
-    assert response.json() == {
-        "model_name": NAME,
-        "model_version": "1",
-        "id": "3",
-        "text_output": "hello",
-        "token_ids": server.tokens("hello"),
-        "finish_reason": "length",
-        "num_input_tokens": len(server.tokens("hi")),
-        "num_output_tokens": len(server.tokens("hello")),
-    }
-
-
-async def test_generate_stream_sends_each_piece_as_an_event(server: Running) -> None:
-    body = {"text_input": "hi", "parameters": {"max_tokens": 40}}
-    first, *rest = server.tokens("hello world")
-
-    async def answer() -> None:
-        submit = await server.engine.submit()
-        await server.engine.write(submit, first)
-        await begun.wait()
-        await server.engine.say(submit, rest, "stop")
-
-    begun = asyncio.Event()
-    writing = asyncio.create_task(answer())
-    async with server.client.stream("POST", f"/v2/models/{NAME}/generate_stream", json=body) as response:
-        assert response.headers["content-type"].startswith("text/event-stream")
-        lines = response.aiter_lines()
-        opening = await anext(lines)
-        begun.set()
-        seen = events("\n".join([opening, *[line async for line in lines]]))
-    await writing
-    assert "".join(each["text_output"] for each in seen) == "hello world"
-    assert [token for each in seen for token in each["token_ids"]] == [first, *rest]
-    assert [each["finish_reason"] for each in seen if each["finish_reason"]] == [seen[-1]["finish_reason"]] == ["stop"]
-    assert len(seen) > 1
-
-
-async def test_generate_stream_without_stream_is_one_event(server: Running) -> None:
-    body = {"text_input": "hi", "stream": False}
-    _, response = await answered(server, server.client.post(f"/v2/models/{NAME}/generate_stream", json=body))
-    assert [each["text_output"] for each in events(response.text)] == ["hello"]
-
-
-async def test_a_failure_within_a_stream_is_its_last_event(server: Running) -> None:
-    body = {"text_input": "hi", "max_tokens": 40}
-    pending = asyncio.ensure_future(server.client.post(f"/v2/models/{NAME}/generate_stream", json=body))
-    submit = await server.engine.submit()
-    await server.engine.write(submit, *server.tokens("hello"))
-    await server.engine.write(submit, finish_reason="error", error="out of luck")
-    response = await pending
-    *_, last = events(response.text)
-    assert last == {"error": "out of luck"}
-
-
-@pytest.mark.parametrize(
-    ("body", "word"),
-    [
-        ("[]", "JSON object"),
-        ('{"text_input": 3}', "text_input"),
-        ('{"text_input": "a", "parameters": 3}', "JSON object"),
-        ('{"text_input": "a", "stream": true}', "stream"),
-        ("{}", "text_input and input_ids"),
-    ],
-)
-async def test_a_wrong_body_of_generate_is_refused(server: Running, body: str, word: str) -> None:
-    response = await server.client.post(f"/v2/models/{NAME}/generate", content=body)
-    assert response.status_code == 400
-    assert word in response.json()["error"]
-
-
-async def test_a_client_that_goes_away_frees_its_sequence(server: Running) -> None:
-    path = f"/v2/models/{NAME}/generate_stream"
-    submits: list[Submit] = []
-
-    async def begin() -> None:
-        submits.append(await server.engine.submit())
-        await server.engine.write(submits[0], *server.tokens("a"))
-
-    beginning = asyncio.create_task(begin())
-    async with server.client.stream("POST", path, json={"text_input": "hi", "max_tokens": 40}) as response:
-        assert await anext(response.aiter_lines())
-    await beginning
-    (submit,) = submits
-    assert await server.engine.aborted() == (submit.request_id,)
 
 
 async def test_statistics_count_what_really_happened(server: Running, over_http: Client) -> None:
