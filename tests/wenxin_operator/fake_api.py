@@ -247,6 +247,9 @@ class FakeApi:
         if request.content_type == "application/merge-patch+json":
             if not live:
                 return _missing(target)
+            uid = (change.get("metadata") or {}).get("uid")
+            if uid not in (None, live["metadata"]["uid"]):
+                return _status(409, "Conflict", f"uid in precondition: {uid}")
             return web.json_response(await self._store(target, merged(live, change)))
         return await self._apply(change, target, live, request.query["fieldManager"])
 

@@ -63,6 +63,16 @@ async def test_overwriting_replaces_lists_whole(api: FakeApi, cluster: Cluster) 
     assert api.requests[-1].content_type == "application/merge-patch+json"
 
 
+async def test_an_annotation_is_added_to_this_very_object(api: FakeApi, cluster: Cluster) -> None:
+    metadata = {"name": "it", "namespace": "here", "annotations": {"theirs": "1"}}
+    live = await api.put({"apiVersion": "v1", "kind": CONFIG_MAP, "metadata": metadata})
+    await cluster.annotate(live, {"ours": "2"})
+    (after,) = api.of("configmaps")
+    assert after["metadata"]["annotations"] == {"theirs": "1", "ours": "2"}
+    with pytest.raises(Conflict):
+        await cluster.annotate({**live, "metadata": {**live["metadata"], "uid": "another"}}, {"ours": "3"})
+
+
 async def test_every_write_is_told_to_the_store(api: FakeApi, session: aiohttp.ClientSession) -> None:
     told: list[tuple[str, str]] = []
     cluster = Cluster(
