@@ -97,25 +97,31 @@ async def test_a_full_server_refuses_with_a_hint_when_to_retry(model_dir: Path) 
         assert text_of(await running) == "abc"
 
 
-async def test_a_server_that_leaves_serves_first_then_refuses_and_finishes_what_it_accepted(model_dir: Path) -> None:
+async def test_a_server_that_leaves_is_not_ready_but_still_serves(model_dir: Path) -> None:
     async with serving(model_dir, shutdown_delay=300) as (server, client):
-        asked = {"model_name": NAME, "inputs": text_input(stream=True)}
-        stream = client.stream_infer(requests(asked))
-        accepted = await server.engine.submit()
-        await server.engine.write(accepted, *server.tokens("hello"))
-        await anext(stream)
         server.stop.ask(300)
         await until(lambda: server.server.service.stage is Stage.LEAVING)
         assert not await client.is_server_ready()
         late = asyncio.create_task(client.infer(NAME, text_input()))
         await server.engine.say(await server.engine.submit(), server.tokens("late"))
         assert text_of(await late) == "late"
-        server.server.service.stage = Stage.DRAINING
+
+
+async def test_a_draining_server_refuses_new_requests_and_finishes_what_it_accepted(model_dir: Path) -> None:
+    async with serving(model_dir, drain_timeout=300) as (server, client):
+        stream = client.stream_infer(requests({"model_name": NAME, "inputs": text_input(stream=True)}))
+        accepted = await server.engine.submit()
+        await server.engine.write(accepted, *server.tokens("hello"))
+        await anext(stream)
+        server.stop.ask(0)
+        await until(lambda: server.server.service.stage is Stage.DRAINING)
         error = await bare_refusal(server)
         assert (error.code(), "stopping" in error.details()) == (grpc.StatusCode.UNAVAILABLE, True)
+        assert (await server.client.post(INFER, json=ASKED)).status_code == 503
         await server.engine.write(accepted, *server.tokens(" world"), finish_reason="stop")
         (last,) = [result async for result, _ in stream]
         assert text_of(last) == " world"
+        await asyncio.wait_for(server.task, TIMEOUT_SECONDS)
 
 
 async def test_an_idle_stream_does_not_hold_a_server_that_leaves(model_dir: Path) -> None:
