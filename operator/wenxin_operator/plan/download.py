@@ -36,6 +36,7 @@ from wenxin_operator.plan.manifest import (
     Owner,
     container,
     model_volume,
+    origin_of_image,
 )
 
 CREDENTIALS: Final = (
@@ -122,7 +123,7 @@ def job(owner: Owner, spec: ModelSpec, source_hash: str, attempt: int, settings:
     }
     return owner.child(
         JOB,
-        download_job(owner.key.name, [source_hash, how, settings.runtime_image], attempt),
+        download_job(owner.key.name, [source_hash, how, *origin_of_image(settings)], attempt),
         COMPONENT_DOWNLOAD,
         labels={LABEL_SOURCE: source_hash, LABEL_MEANS: how, LABEL_ATTEMPT: str(attempt)},
         spec={

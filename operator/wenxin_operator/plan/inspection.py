@@ -19,6 +19,7 @@ from wenxin_operator.plan.manifest import (
     container,
     model_mount,
     model_volume,
+    origin_of_image,
     pull_secrets,
 )
 
@@ -48,7 +49,7 @@ def job(owner: Owner, spec: ModelSpec, source_hash: str, attempt: int, settings:
     }
     return owner.child(
         JOB,
-        inspect_job(model, [source_hash, settings.runtime_image], attempt),
+        inspect_job(model, [source_hash, *origin_of_image(settings)], attempt),
         COMPONENT_INSPECT,
         labels={LABEL_SOURCE: source_hash, LABEL_ATTEMPT: str(attempt)},
         spec={

@@ -161,6 +161,11 @@ def pull_secrets(settings: OperatorSettings, named: Sequence[Raw] = ()) -> list[
     return [*named, *(secret for secret in ours if secret not in named)]
 
 
+def origin_of_image(settings: OperatorSettings) -> tuple[str, ...]:
+    """What a Job's name says of its image: nobody can change a Job, so one that cannot pull is replaced."""
+    return (settings.runtime_image, *settings.image_pull_secrets)
+
+
 def model_volume(where: ClaimPath) -> Raw:
     """The claim with the weights."""
     return {"name": "model", "persistentVolumeClaim": {"claimName": where.claim}}
