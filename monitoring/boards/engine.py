@@ -109,6 +109,35 @@ _MEMORY = Row(
     ),
 )
 
+_GRAMMARS = Row(
+    "Grammars (structured output)",
+    (
+        Panel(
+            "Requests that waited for a grammar",
+            "Each second. A grammar that is known is not waited for.",
+            "reqps",
+            (Query(_pods.rate("wenxin_grammar_compilations_total", "pod"), "{{pod}}"),),
+            width=12,
+            height=6,
+        ),
+        Panel(
+            "How long",
+            "Mean wait until the grammar was compiled. Nobody else waits with it.",
+            "s",
+            (
+                Query(
+                    f"{_pods.rate('wenxin_grammar_compile_seconds_total', 'pod')}"
+                    f" / {_pods.rate('wenxin_grammar_compilations_total', 'pod')}",
+                    "{{pod}}",
+                ),
+            ),
+            width=12,
+            height=6,
+            quiet="no grammar was compiled",
+        ),
+    ),
+)
+
 _EXPERTS = Row(
     "Experts (mixture models on several GPUs)",
     (
@@ -185,5 +214,5 @@ BOARD = Dashboard(
     "Wenxin / Engine",
     "Inside the engine: steps, KV cache, experts. For who tunes it.",
     (NAMESPACE, DEPLOYMENT, POD),
-    (_STEPS, _MEMORY, _EXPERTS, _PROCESS),
+    (_STEPS, _MEMORY, _GRAMMARS, _EXPERTS, _PROCESS),
 )

@@ -103,10 +103,10 @@ _API = Row(
             stacked=True,
         ),
         Panel(
-            "Requests by kind",
-            "At rest: lists at each resync, watches that end and begin anew, and the Lease.",
+            "Requests by method",
+            "At rest: GET of each kind at a resync, WATCH that ends and begins anew, PUT of the Lease.",
             "reqps",
-            (Query(_own.rate(_REQUESTS, "method", "resource") + " > 0", "{{method}} {{resource}}"),),
+            (Query(_own.rate(_REQUESTS, "method"), "{{method}}"),),
             stacked=True,
         ),
         Panel(

@@ -176,6 +176,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     generation_tokens_total: int = 0
     prefix_cache_queries_total: int = 0
     prefix_cache_hits_total: int = 0
+    grammars_total: int = 0
+    grammar_seconds_total: float = 0.0
     experts: ExpertStats = ExpertStats()
 
 

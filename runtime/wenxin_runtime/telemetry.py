@@ -272,6 +272,8 @@ class _EngineCollector(Collector):
                 stats.prefix_cache_queries_total,
             ),
             "wenxin_prefix_cache_hits_tokens": ("Tokens found there", stats.prefix_cache_hits_total),
+            "wenxin_grammar_compilations": ("Requests that waited for a grammar to be compiled", stats.grammars_total),
+            "wenxin_grammar_compile_seconds": ("Time that they waited for it", stats.grammar_seconds_total),
             "wenxin_expert_rebalances": (
                 "Layers whose copies of busy experts were placed anew",
                 stats.experts.rebalances_total,

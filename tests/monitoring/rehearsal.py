@@ -120,7 +120,7 @@ async def _operator(api: FakeApi, directory: Path, stack: contextlib.AsyncExitSt
         port = int(listener.getsockname()[1])
     await api.put(CLAIM)
     await api.put(deployment(NAME, replicas=pods))
-    settings = {"http_port": port, "resync_interval": 3.0}
+    settings = {"http_port": port, "resync_interval": 5.0, "lease_retry_period": 1.0}
     await stack.enter_async_context(operating(kubeconfig, **settings))
     await until(lambda: api.of("jobs"))
     await finish_inspection(api)
@@ -198,7 +198,7 @@ async def _long(directory: Path, minutes: float, into: Path) -> None:
     from monitoring import draw
 
     async with rehearse(directory, pods=2, scrape="2s") as running:
-        *parts, last = (3, 8, ASKING, 5)
+        *parts, last = (2, 5, 9, 3)
         for asking in parts:
             async with running.load(asking=asking):
                 await asyncio.sleep(minutes * 60 / (len(parts) + 1))

@@ -1,6 +1,7 @@
 """Requests whose grammar is being compiled. They wait outside the scheduler, so that nobody waits with them."""
 
 import concurrent.futures
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import NamedTuple
@@ -15,12 +16,19 @@ class _Waiting(NamedTuple):
     message: Submit
     compilation: Future[None]
     unwanted: set[str]
+    since: float
 
 
 class Compiling:
-    """A waiting room, in order of arrival. Its length counts sequences."""
+    """A waiting room, in order of arrival. Its length counts sequences.
+
+    Attributes:
+        compiled: Requests that have left it since the start, their grammar compiled.
+        seconds: How long they waited here, together.
+    """
 
     def __init__(self) -> None:
+        self.compiled, self.seconds = 0, 0.0
         self._waiting: list[_Waiting] = []
 
     def __len__(self) -> int:
@@ -28,7 +36,7 @@ class Compiling:
 
     def add(self, message: Submit, compilation: Future[None]) -> None:
         """Let a request wait."""
-        self._waiting.append(_Waiting(message, compilation, set()))
+        self._waiting.append(_Waiting(message, compilation, set(), time.monotonic()))
 
     def abort(self, request_id: str) -> None:
         """Forget a sequence, if it is here."""
@@ -50,6 +58,8 @@ class Compiling:
         waiting: list[_Waiting] = []
         for each in self._waiting:
             if each.compilation.done():
+                self.compiled += 1
+                self.seconds += time.monotonic() - each.since
                 ready.append((each.message, each.unwanted))
             else:
                 waiting.append(each)

@@ -190,6 +190,8 @@ class Engine:
             generation_tokens_total=self._generation_tokens,
             prefix_cache_queries_total=scheduler.prefix_queries,
             prefix_cache_hits_total=scheduler.prefix_hits,
+            grammars_total=self._compiling.compiled,
+            grammar_seconds_total=self._compiling.seconds,
             experts=self._expert_stats(),
         )
 

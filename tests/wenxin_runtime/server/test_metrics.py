@@ -38,6 +38,8 @@ AT_ZERO = {
     "wenxin_preemptions_total",
     "wenxin_prefix_cache_queries_tokens_total",
     "wenxin_prefix_cache_hits_tokens_total",
+    "wenxin_grammar_compilations_total",
+    "wenxin_grammar_compile_seconds_total",
     "wenxin_expert_load_imbalance",
     "wenxin_expert_rebalances_total",
     "wenxin_expert_rows_total",
@@ -100,6 +102,8 @@ async def test_metrics_follow_requests_and_the_engines_reports(start: Start) -> 
             "preemptions_total": 13,
             "prefix_cache_queries_total": 14,
             "prefix_cache_hits_total": 15,
+            "grammars_total": 19,
+            "grammar_seconds_total": 2.5,
         }
         experts = ExpertStats(imbalance=1.25, rebalances_total=16, rows_by_rank=(17, 18))
         await server.engine.step(batch_tokens=0, experts=experts, **totals)
@@ -110,6 +114,8 @@ async def test_metrics_follow_requests_and_the_engines_reports(start: Start) -> 
     assert found["wenxin_preemptions_total"] == {"": 13}
     assert found["wenxin_prefix_cache_queries_tokens_total"] == {"": 14}
     assert found["wenxin_prefix_cache_hits_tokens_total"] == {"": 15}
+    assert found["wenxin_grammar_compilations_total"] == {"": 19}
+    assert found["wenxin_grammar_compile_seconds_total"] == {"": 2.5}
     assert found["wenxin_expert_load_imbalance"] == {"": 1.25}
     assert found["wenxin_expert_rebalances_total"] == {"": 16}
     assert found["wenxin_expert_rows_total"] == {"0": 17, "1": 18}
