@@ -46,3 +46,8 @@ class Detokenizer:
         if token_id in self._skipped:
             return ""
         return self._utf8.decode(self._pieces[token_id])
+
+    def feed_all(self, token_ids: Iterable[int]) -> str:
+        """Add several tokens; return the characters that they complete, the same as one by one."""
+        pieces, skipped = self._pieces, self._skipped
+        return self._utf8.decode(b"".join([pieces[token_id] for token_id in token_ids if token_id not in skipped]))

@@ -63,8 +63,13 @@ class Address:
         except (OSError, UnicodeDecodeError):
             return ""
 
-    def client(self, url: str) -> Client:
+    def client(self, url: str, seconds: float | None = None) -> Client:
         """Make a client that connects when it is first asked.
+
+        Args:
+            url: Where to.
+            seconds: Longest wait for one answer. None where the caller has a timeout of its own: redis-py would make a
+                task for each of its.
 
         Raises:
             ConfigError: `url` is none. It may hold a password, so the message does not repeat it.
@@ -72,10 +77,11 @@ class Address:
         try:
             scheme, _, kind = url.partition("://")[0].partition("+")
             tls = {"ssl_ca_certs": self.ca_file} if self.ca_file and scheme == "rediss" else {}
+            common = {"max_connections": _CONNECTIONS, "retry": _retry(), "socket_timeout": seconds}
             if not kind or scheme not in ("redis", "rediss"):
-                pool = redis.ConnectionPool.from_url(url, max_connections=_CONNECTIONS, retry=_retry(), **tls)
+                pool = redis.ConnectionPool.from_url(url, **common, **tls)
                 return redis.Redis.from_pool(pool)
-            return {"sentinel": _of_sentinels, "cluster": _of_cluster}[kind](url, _options(url, tls))
+            return {"sentinel": _of_sentinels, "cluster": _of_cluster}[kind](url, common | _options(url, tls))
         except (ValueError, TypeError, KeyError):
             raise ConfigError(
                 f"--redis-url (or WENXIN_REDIS_URL, or what stands in --redis-url-file) is no Redis URL: {_EXPECTED}"
@@ -100,9 +106,7 @@ def _of_sentinels(url: str, options: dict[str, Any]) -> Client:
     shared = {key: value for key, value in options.items() if key.startswith("ssl")}
     patience = {"socket_connect_timeout": _CONNECT_SECONDS, "socket_timeout": _CONNECT_SECONDS, "retry": _retry(0)}
     sentinel = Sentinel(list(_places(url, _SENTINEL_PORT)), sentinel_kwargs={**shared, **login, **patience})  # type: ignore[no-untyped-call]
-    client: redis.Redis = sentinel.master_for(
-        unquote(name), max_connections=_CONNECTIONS, retry=_retry(), db=int(database or 0), **options
-    )
+    client: redis.Redis = sentinel.master_for(unquote(name), db=int(database or 0), **options)
     return client
 
 
@@ -110,13 +114,7 @@ def _of_cluster(url: str, options: dict[str, Any]) -> Client:
     if urlsplit(url).path.strip("/"):
         raise ValueError("a cluster has no databases")
     nodes = [ClusterNode(host, port) for host, port in _places(url, _REDIS_PORT)]
-    return RedisCluster(
-        startup_nodes=nodes,
-        max_connections=_CONNECTIONS,
-        retry=_retry(),
-        socket_connect_timeout=_CONNECT_SECONDS,
-        **options,
-    )
+    return RedisCluster(startup_nodes=nodes, socket_connect_timeout=_CONNECT_SECONDS, **options)
 
 
 def _retry(times: int = _RETRIES) -> Retry:

@@ -81,7 +81,7 @@ async def _run(args: argparse.Namespace) -> Stats | Flushed:
     if not url:
         raise ConfigError("there is no Redis: give --redis-url, --redis-url-file or WENXIN_REDIS_URL")
     space = "" if args.all else await _space_of(args.server)
-    client = address.client(url)
+    client = address.client(url, _ASK_SECONDS)
     try:
         return await (_flush(client, space) if args.action == "flush" else _stats(client, space))
     finally:

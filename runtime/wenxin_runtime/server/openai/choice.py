@@ -29,6 +29,8 @@ class Choice:
         self._characters = 0
         self._stops = StopStrings(plan.stop, include=plan.include_stop)
         self._parts = parts_of(plan.answer_format)
+        # Nothing in the text ends it or is told apart from the rest, so tokens need not be looked at one by one.
+        self._plain = not plan.stop and plan.answer_format is None
         self._detokenizer = Detokenizer(
             tokenizer.pieces,
             skip_special_tokens=plan.skip_special_tokens,
@@ -72,6 +74,9 @@ class Choice:
         self._characters = len(text)
 
     def _push_tokens(self, delta: Delta, piece: Piece) -> None:
+        if self._plain and delta.logprobs is None:
+            self._push_at_once(delta, piece)
+            return
         for position, token_id in enumerate(delta.token_ids):
             self.tokens += 1
             piece.token_ids.append(token_id)
@@ -83,6 +88,14 @@ class Choice:
             self._characters += len(text)
             if self._show(text, piece):
                 return  # tokens behind the end were never asked for
+
+    def _push_at_once(self, delta: Delta, piece: Piece) -> None:
+        self.tokens += len(delta.token_ids)
+        piece.token_ids += delta.token_ids
+        silent = delta.stop_token_id is not None and not self._plan.include_stop
+        text = self._detokenizer.feed_all(delta.token_ids[:-1] if silent else delta.token_ids)
+        self._characters += len(text)
+        self._parts.text(text, piece)
 
     def _show(self, text: str, piece: Piece) -> bool:
         """Show `text` up to what ends the choice: a stop string, or a tool call where one is all that is wanted."""
