@@ -9,8 +9,8 @@
 Where to look: `__main__` the commands; `config` every flag; `ipc` what the processes say to each other; `errors` what
 can go wrong; `server` the HTTP process; `tokenizer` text to tokens and back; `grammars` what structured answers follow;
 `engine`, `models`, `layers`, `kernels`, `weights` the GPU process; `parallel` one model on several of them; `fixture`
-random checkpoints for tests; `telemetry` metrics and logs, of the `timeline` of each sequence; `termination` the pod's
-last words.
+random checkpoints for tests; `download` real ones; `telemetry` metrics and logs, of the `timeline` of each sequence;
+`termination` the pod's last words.
 """
 
 from importlib.metadata import PackageNotFoundError, version

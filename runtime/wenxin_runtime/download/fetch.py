@@ -269,7 +269,7 @@ class Fetch:
         index = task.ledger.index_of(cursor.at)
         span = task.ledger.span(index)
         if not task.ledger.holds(index):
-            await asyncio.to_thread(task.stored.write, memoryview(bytes(buffer[:count])), cursor.at)
+            await asyncio.to_thread(task.stored.write, memoryview(bytes(memoryview(buffer)[:count])), cursor.at)
             if cursor.at + count == span[1]:
                 await asyncio.to_thread(task.stored.note, span)
                 task.ledger.finish(index)

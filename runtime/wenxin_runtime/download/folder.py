@@ -82,14 +82,17 @@ class Folder:
             OSError: it cannot be written to.
         """
         old = _read_plan(self.partial)
-        useful = _useful(old, plan) if old else set()
+        useful = _useful(old, plan) if old else {}
         (self.partial / NOTES).mkdir(parents=True, exist_ok=True)
         for path in self.partial.iterdir():
             if path.name != NOTES and path.name not in useful:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         for path in (self.partial / NOTES).glob("*.chunks"):
-            if path.name.removesuffix(".chunks") not in useful:
+            still_verified = useful.get(path.name.removesuffix(".chunks"))
+            if still_verified is None:
                 path.unlink()
+            elif not still_verified:
+                path.write_bytes(path.read_bytes().replace(_VERIFIED, b""))
         _write_whole(self.partial / NOTES / "plan.json", msgspec.json.encode(plan))
 
     def open(self, file: RemoteFile) -> "PartialFile":
@@ -176,15 +179,20 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 50e6 else f"{count / 1e6:.1f} MB"
 
 
-def _useful(old: Plan, new: Plan) -> set[str]:
-    before = {file.name: file for file in old.files}
-    same_commit = (old.source, old.revision) == (new.source, new.revision)
-    return {
-        file.name
-        for file in new.files
-        if file.name in before
-        and (file.is_same(before[file.name]) or (same_commit and file.size == before[file.name].size))
-    }
+def _useful(old: Plan, new: Plan) -> dict[str, bool]:
+    """Say which files of `new` are worth keeping, and whether they were verified against the same digest."""
+    before, useful = {file.name: file for file in old.files}, {}
+    for file in new.files:
+        known = before.get(file.name)
+        if known is None or known.size != file.size:
+            continue
+        same_place = old.source == new.source
+        same_commit = same_place and old.revision == new.revision
+        if file.is_same(known) and (file.digest is not None or same_place):
+            useful[file.name] = True
+        elif same_commit:
+            useful[file.name] = False
+    return useful
 
 
 def _parsed(notes: bytes, size: int) -> tuple[list[Span], bool]:

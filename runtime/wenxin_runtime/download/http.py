@@ -96,7 +96,7 @@ class Http:
         try:
             response = await self._follow(method, asked, dict(headers or {}))
             try:
-                await self._refuse_errors(url, response)
+                await self._refuse_errors(url, asked, response)
                 self._found[url] = response.request.url
                 yield response
             finally:
@@ -161,13 +161,14 @@ class Http:
             raise InsecureSource(f"{shown(url)} redirects to {target.scheme}://, which is not followed")
         return target
 
-    async def _refuse_errors(self, url: httpx.URL, response: httpx.Response) -> None:
+    async def _refuse_errors(self, url: httpx.URL, asked: httpx.URL, response: httpx.Response) -> None:
         if response.is_success:
             return
+        if self._found.get(url) == asked:
+            del self._found[url]
         at = response.request.url
         answer = Answer(at, response.status_code, response.headers, await _beginning(response))
-        remembered = self._found.pop(url, None)
-        if remembered is not None and answer.status in (*_CREDENTIALS_REFUSED, 404, 410):
+        if asked != url and answer.status in (*_CREDENTIALS_REFUSED, 404, 410):
             raise Transient(f"the address {shown(at)} has expired")
         if _same_origin(at, self._access.origin) and (known := self._access.refusal(answer)) is not None:
             raise known

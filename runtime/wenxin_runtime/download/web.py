@@ -49,7 +49,8 @@ class Web:
         urls = {name: self.origin.join(quote(name)) for name in wanted}
         limit = asyncio.Semaphore(_AT_ONCE)
         found = await asyncio.gather(*(_facts(http, name, urls[name], limit) for name in wanted))
-        gone = [name for name, file in zip(wanted, found, strict=True) if file is None and (sums or name not in SMALL)]
+        named = sums or set(wanted).difference((*SMALL, SINGLE))
+        gone = [name for name, file in zip(wanted, found, strict=True) if file is None and name in named]
         if gone:
             raise InvalidListing(f"{self.name} names {gone[0]} ({SUMS if sums else INDEX}) but does not have it")
         files = tuple(_with(file, names[file.name]) for file in found if file is not None)

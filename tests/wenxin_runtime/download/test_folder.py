@@ -76,6 +76,26 @@ def test_a_file_is_kept_over_revisions_only_if_it_is_surely_the_same(
     assert spans(folder, after) == ([(0, 5)] if kept else [])
 
 
+def test_a_file_is_verified_again_where_it_must_be_something_else(folder: Folder) -> None:
+    folder.adopt(plan(remote(digest=Digest("git-sha1", "00"))))
+    with_five_bytes(folder, remote())
+    stored = folder.open(remote())
+    stored.note_verified()
+    stored.close()
+    folder.adopt(plan(remote(digest=Digest("sha256", "11"))))
+    again = folder.open(remote())
+    again.close()
+    assert again.spans == [(0, 5)]
+    assert not again.verified
+
+
+def test_an_etag_says_nothing_of_another_place(folder: Folder) -> None:
+    folder.adopt(plan(remote(validator='"a"')))
+    with_five_bytes(folder, remote())
+    folder.adopt(msgspec.structs.replace(plan(remote(validator='"a"')), source="hf://baidu/other"))
+    assert spans(folder, remote()) == []
+
+
 def test_a_file_of_the_same_commit_is_kept_though_nothing_is_known_of_it(folder: Folder) -> None:
     folder.adopt(plan(remote()))
     with_five_bytes(folder, remote())
