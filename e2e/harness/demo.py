@@ -44,6 +44,7 @@ def install(cluster: Cluster, *more: str) -> None:
         "image.repository=localhost/wenxin/operator",
         "image.tag=dev",
         "runtimeImage=localhost/wenxin/runtime:dev",
+        "redisImage=localhost/wenxin/redis:dev",
     ]
     chosen = [f"--set={value}" for value in (*values, *more)]
     # The tag stays while the content changes; the digest in an annotation makes Helm replace the pods.

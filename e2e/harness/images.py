@@ -10,6 +10,7 @@ from e2e.harness.oci import Image, Layer
 TAG = "dev"
 RUNTIME = f"localhost/wenxin/runtime:{TAG}"
 OPERATOR = f"localhost/wenxin/operator:{TAG}"
+REDIS = f"localhost/wenxin/redis:{TAG}"
 _ENVIRONMENT = (
     "PATH=/usr/local/bin:/usr/bin:/bin",
     f"PYTHONPATH=/{layers.APPLICATION}:/{layers.SITE}",
@@ -38,9 +39,14 @@ def pause() -> Image:
     return Image(PAUSE_IMAGE, (layer,), oci.Process(Entrypoint=("/pause",)))
 
 
+def redis() -> Image:
+    """Redis, for deployments that have one of their own."""
+    return Image(REDIS, (layers.redis(),), oci.Process(Entrypoint=("redis-server",)))
+
+
 def ours() -> list[Image]:
-    """What the project itself delivers."""
-    return [operator(), runtime()]
+    """What the project itself delivers, and what it runs besides."""
+    return [operator(), runtime(), redis()]
 
 
 def _ours(reference: str, half: str, program: str) -> Image:

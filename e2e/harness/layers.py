@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -27,8 +27,10 @@ from e2e.harness.progress import run_logged, step
 
 DEBIAN = "bookworm"
 DOCKER_IMAGE = "python:3.11-slim-bookworm"
+REDIS_DOCKER_IMAGE = "redis:8-alpine"
 PYTHON = (3, 11)  # Debian bookworm's
 PACKAGES = ("python3-minimal", "libpython3.11-stdlib", "libstdc++6", "ca-certificates")
+REDIS_PACKAGES = ("redis-server",)
 UNWANTED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 USER = 65532
 UNUSED_SECONDS = 7 * 24 * 3600
@@ -51,10 +53,20 @@ CALLED_ON_CPU = ("libcudart.", "libcupti.", "libcudnn.so", "libcufile.")
 
 def debian() -> Layer:
     """Debian with a minimal Python: bootstrapped as root, else taken out of an image that Docker pulls."""
+    return _system("debian", PACKAGES, DOCKER_IMAGE)
+
+
+def redis() -> Layer:
+    """Debian with Redis, made in the same way."""
+    return _system("redis", REDIS_PACKAGES, REDIS_DOCKER_IMAGE)
+
+
+def _system(name: str, packages: Sequence[str], docker_image: str) -> Layer:
     if os.geteuid() == 0 and shutil.which("mmdebstrap"):
-        folder = _cached("debian", _bootstrap_command(), _bootstrap)
+        command = _bootstrap_command(packages)
+        folder = _cached(name, command, lambda new: _bootstrap(command, new))
     else:
-        folder = _cached("debian", [DOCKER_IMAGE], _export)
+        folder = _cached(name, [docker_image], lambda new: _export(docker_image, new))
     return _measured(folder, lambda out: _copy(folder / "layer.tar", out))
 
 
@@ -127,26 +139,25 @@ def _add_kernels(folder: Path) -> None:
     shutil.copy(kept, folder / "prebuilt")
 
 
-def _bootstrap_command() -> list[str]:
+def _bootstrap_command(packages: Sequence[str]) -> list[str]:
     account = f"wenxin:x:{USER}:{USER}::/tmp:/usr/sbin/nologin"
-    command = ["mmdebstrap", "--variant=essential", f"--include={','.join(PACKAGES)}"]
+    command = ["mmdebstrap", "--variant=essential", f"--include={','.join(packages)}"]
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in UNWANTED]
     command += ['--aptopt=APT::Install-Recommends "false"', f"--customize-hook=echo {account} >> $1/etc/passwd"]
     return [*command, f"--customize-hook=echo wenxin:x:{USER}: >> $1/etc/group", DEBIAN]
 
 
-def _bootstrap(folder: Path) -> None:
+def _bootstrap(command: Sequence[str], folder: Path) -> None:
     what = f"Debian {DEBIAN} as the images' lowest layer"
     with step(f"Making {what} once for this machine (about a minute)"):
-        command = [*_bootstrap_command(), str(folder / "layer.tar")]
-        run_logged(command, what=what, log=_log(folder), environment=_reproducible())
+        run_logged([*command, str(folder / "layer.tar")], what=what, log=_log(folder), environment=_reproducible())
 
 
-def _export(folder: Path) -> None:
-    what = f"{DOCKER_IMAGE} as the images' lowest layer"
+def _export(docker_image: str, folder: Path) -> None:
+    what = f"{docker_image} as the images' lowest layer"
     with step(f"Taking {what} out of Docker once for this machine"):
         name = f"wenxin-e2e-base-{os.getpid()}"
-        run_logged(["docker", "create", f"--name={name}", DOCKER_IMAGE], what=what, log=_log(folder))
+        run_logged(["docker", "create", f"--name={name}", docker_image], what=what, log=_log(folder))
         try:
             run_logged(["docker", "export", f"--output={folder / 'layer.tar'}", name], what=what, log=_log(folder))
         finally:
