@@ -34,6 +34,7 @@ EXPECTED = {
     "answer_cache": ("python -m bench.answer_cache", "answers from Redis"),
     "structured": ("python -m bench.structured", "what grammars cost"),
     "reconcile": ("python -m bench.reconcile", "the operator's reconcile"),
+    "autoscale": ("python -m bench.autoscale", "thresholds and pace of autoscaling"),
     "operator_scale": ("python -m bench.operator_scale", "the operator with a thousand deployments"),
     "offline_cuda": ("python -m bench.offline --device cuda", "the 0.3B shape on a GPU"),
     "offline_cuda_21b-a3b": ("python -m bench.offline --device cuda --size 21b-a3b", "the 21B shape on a GPU"),

@@ -13,6 +13,7 @@ SCALING_ACTIVE = "ScalingActive"
 
 _NO_SERVER = (
     "no custom metrics API",  # no APIService of the group
+    "no known available metric versions",  # none that anybody serves
     "could not find the requested resource",  # nobody serves the group
     "currently unable to handle the request",  # an APIService whose server does not answer
     "no external metrics API",

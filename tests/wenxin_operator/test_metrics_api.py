@@ -219,7 +219,7 @@ class TestWhoAsks:
         assert review["spec"] == {
             "user": "ann",
             "uid": "7",
-            "groups": ["team"],
+            "groups": ["team", "system:authenticated"],
             "extra": {"a/b": ["x"]},
             "resourceAttributes": {
                 "verb": "get",
@@ -231,6 +231,21 @@ class TestWhoAsks:
                 "subresource": "wenxin_queue_depth",
             },
         }
+
+    @pytest.mark.parametrize(
+        ("user", "given", "groups"),
+        [
+            ("system:kube-aggregator", [], ["system:authenticated"]),
+            ("ann", ["system:authenticated"], ["system:authenticated"]),
+            ("system:anonymous", ["system:unauthenticated"], ["system:unauthenticated"]),
+        ],
+    )
+    async def test_whoever_is_known_is_authenticated(
+        self, api: Api, user: str, given: list[str], groups: list[str]
+    ) -> None:
+        headers = [("X-Remote-User", user), *(("X-Remote-Group", one) for one in given)]
+        await api.get(GROUP, headers=headers)
+        assert api.cluster.reviews[0]["spec"]["groups"] == groups
 
     @pytest.mark.parametrize("client", [None, "impostor"])
     async def test_nobody_else_is_believed_whom_he_asks_for(self, api: Api, client: str | None) -> None:

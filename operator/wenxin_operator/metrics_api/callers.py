@@ -29,6 +29,8 @@ KEPT_SECONDS = 10.0
 """How long a review counts: what an API server of Kubernetes does itself."""
 KEPT_AT_MOST = 1000
 MASTERS = "system:masters"
+AUTHENTICATED = "system:authenticated"
+ANONYMOUS = "system:anonymous"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,10 @@ def behind(front: FrontProxy, certificate: Mapping[str, Any] | None, headers: CI
     if user is None:
         return None
     uid = next((headers[name] for name in front.uid if headers.get(name)), "")
-    groups = tuple(value for name in front.groups for value in headers.getall(name, ()))
-    return Caller(user, uid, groups, _extra(front, headers))
+    groups = [value for name in front.groups for value in headers.getall(name, ())]
+    # The API server names no group of itself when it asks for discovery: whoever is known is authenticated.
+    groups += [] if user == ANONYMOUS or AUTHENTICATED in groups else [AUTHENTICATED]
+    return Caller(user, uid, tuple(groups), _extra(front, headers))
 
 
 def _common_names(certificate: Mapping[str, Any]) -> frozenset[str]:
