@@ -1,7 +1,9 @@
 """Nodes without a kubelet: the scheduler counts their GPUs, and `Kubelets` says of pods what theirs would."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from e2e.stories.operator_api.copies import World
@@ -60,6 +62,7 @@ class Kubelets:
         broken: Revisions whose pods run and never become ready.
         least: The fewest ready pods that there were since the last `count`.
         most: The most pods that there were, those that drain not counted.
+        addresses: The pods', in the order in which they start.
     """
 
     world: World
@@ -67,6 +70,7 @@ class Kubelets:
     broken: set[str] = field(default_factory=set)
     least: int = 1000
     most: int = 0
+    addresses: Iterator[str] = field(default_factory=lambda: (f"10.0.0.{number}" for number in count(1)))
 
     def pods(self) -> list[Object]:
         """Pods of the deployment."""
@@ -97,7 +101,7 @@ class Kubelets:
 
     def _run(self, pod: Object) -> None:
         conditions = [{"type": kind, "status": "True"} for kind in ("PodScheduled", "ContainersReady", "Ready")]
-        address = f"10.0.0.{1 + int(pod['metadata']['uid'][:2], 16) % 250}"
+        address = next(self.addresses)
         status = {"phase": "Running", "conditions": conditions, "podIP": address, "podIPs": [{"ip": address}]}
         _patch_status(self.world, "pod", pod["metadata"]["name"], status)
 
