@@ -24,7 +24,6 @@ from wenxin_operator.progress import Progress
 _INLINE = re.compile(
     r"\bspec\.(source|preset|revision|checksums|mirror|proxy|caConfigMapRef|credentialsSecretRef|storage)\b"
 )
-_POD_NAME = re.compile(r'pods "[^"]+" ')
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +98,9 @@ def _deployment_findings(
     yield model_ready
     yield progressing
     yield _available(plan, pods)
+    refused = failure.problem() if failure and failure.kind in scalers.SCALERS else None
     if cached := caching.ready(seen, plan):
         yield cached
-    refused = failure.problem() if failure and failure.kind in scalers.SCALERS else None
     if scaled := scaling.active(seen, plan, refused):
         yield scaled
     yield _ready(accepted, model_ready, progressing, plan, pods)

@@ -1,6 +1,5 @@
 """A managed Redis as the operator starts it, and the cache of the runtime: a real Redis, its own command and probe."""
 
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -89,7 +88,7 @@ def test_nobody_comes_in_without_the_password_and_no_list_of_processes_shows_it(
     with pod.client(username="wenxin", password="two") as client, pytest.raises(redis.AuthenticationError):
         client.ping()
     assert b"one" not in Path(f"/proc/{pod.process.pid}/cmdline").read_bytes().replace(b"none", b"")
-    assert os.stat(pod.directory / "run/redis/redis.conf").st_mode & 0o077 == 0
+    assert (pod.directory / "run/redis/redis.conf").stat().st_mode & 0o077 == 0
 
 
 def test_the_pods_may_do_what_a_cache_does_and_nothing_else(pod: Pod) -> None:
