@@ -6,6 +6,7 @@ is held to bench.hpa, which the published thresholds rest on.
 """
 
 import json
+import re
 import socket
 import threading
 import time
@@ -170,6 +171,13 @@ def count(world: World) -> int:
     return int((world.get("wd", "tiny") or {})["spec"]["replicas"])
 
 
+def looks(world: World) -> int:
+    """How often the autoscaler has begun to look: it reads the scale first, and nobody else does."""
+    told = world.plane.kubectl("get", "--raw", "/metrics")
+    samples = re.findall(r"^apiserver_request_total\{(.*)\} (\d+)$", told, re.MULTILINE)
+    return sum(int(seen) for labels, seen in samples if 'subresource="scale"' in labels and 'verb="GET"' in labels)
+
+
 def measured(world: World) -> tuple[str, ...]:
     """The averages that the autoscaler went by last."""
     status = (world.get("hpa", "tiny") or {}).get("status", {})
@@ -212,7 +220,8 @@ def test_the_real_autoscaler_counts_as_the_simulation_does(world: World, scaled:
         copy.wait(lambda: measured(world) == averages, f"the autoscaler to see: {scene}", seconds=30)  # noqa: B023 - same
         copy.wait(lambda: count(world) == wanted, f"{wanted} replicas after: {scene}", seconds=30)  # noqa: B023 - same
         if wanted == len(loads):
-            time.sleep(4)  # two more looks of the controller
+            looked = looks(world)
+            copy.wait(lambda: looks(world) >= looked + 3, f"two whole looks at: {scene}", seconds=30)  # noqa: B023 - same
             assert count(world) == wanted, scene
     refused = [name for name in copy.metrics() if 'api_requests_total{code="403"' in name and "metrics_api" not in name]
     assert refused == [], "the chart's rights are enough"
