@@ -28,7 +28,7 @@ NEXT_STEPS: Mapping[str, str] = {
     "NoMetricsProvider": "upgrade the chart with another provider, or take spec.autoscaling away and scale by hand",
     "KedaNotInstalled": "install KEDA, or upgrade the chart with another metrics.provider",
     "KedaNotReady": "see `kubectl describe scaledobject`",
-    "NoMetricsServer": "see `kubectl get apiservice v1beta2.custom.metrics.k8s.io` and docs/autoscaling.md",
+    "NoMetricsServer": "see `kubectl get apiservice` and docs/autoscaling.md",
     "RejectedByCluster": "correct the fields of spec.pod that this follows from",
 }
 """What a person can do about a reason."""

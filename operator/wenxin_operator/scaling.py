@@ -85,6 +85,14 @@ def _blind(active: Raw, seen: DeploymentSnapshot) -> Finding:
         return finding(SCALING_ACTIVE, "NoMetricsServer", message)
     if not any(pod.ready and pod.leads for pod in seen.pods):
         return finding(SCALING_ACTIVE, "NoReadyPods", "there is nothing to measure until a replica is ready")
-    namespace = seen.resource["metadata"]["namespace"]
-    path = f"/apis/custom.metrics.k8s.io/v1beta2/namespaces/{namespace}/pods/*/{METRIC_QUEUE_DEPTH}"
-    return finding(SCALING_ACTIVE, "MetricsUnavailable", f"{message}; see `kubectl get --raw '{path}'`")
+    return finding(SCALING_ACTIVE, "MetricsUnavailable", f"{message}; see `{_look(seen.resource, reason)}`")
+
+
+def _look(resource: Raw, reason: str) -> str:
+    """The command that shows what the autoscaler sees."""
+    namespace, name = resource["metadata"]["namespace"], resource["metadata"]["name"]
+    if reason == "FailedGetExternalMetric":  # KEDA's
+        return f"kubectl describe scaledobject {name}"
+    # The version that every server of the group serves.
+    path = f"/apis/custom.metrics.k8s.io/v1beta1/namespaces/{namespace}/pods/*/{METRIC_QUEUE_DEPTH}"
+    return f"kubectl get --raw '{path}'"

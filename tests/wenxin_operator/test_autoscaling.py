@@ -275,6 +275,18 @@ class TestProviders:
         assert words(cluster) == ("False", "KedaNotReady")
         assert "no Prometheus" in told(cluster)["message"]
 
+    async def test_a_metric_that_keda_lacks_is_looked_for_at_its_scaled_object(self, cluster: FakeCluster) -> None:
+        cluster.settings, cluster.served = KEDA, {SCALED_OBJECT}
+        await ask_for_one(cluster)
+        uid = cluster.objects[SCALED_OBJECT, "ernie"]["metadata"]["uid"]
+        owner = {"kind": SCALED_OBJECT, "name": "ernie", "uid": uid, "controller": True}
+        metadata = {"name": "keda-hpa-ernie", "ownerReferences": [owner]}
+        cluster.create(HORIZONTAL_POD_AUTOSCALER, "keda-hpa-ernie", {"scaleTargetRef": TARGET}, metadata=metadata)
+        cluster.run_pods("ernie", ready=True)
+        await says(cluster, ABLE, blind("unable to get it", "FailedGetExternalMetric"), name="keda-hpa-ernie")
+        assert words(cluster) == ("False", "MetricsUnavailable")
+        assert told(cluster)["message"].endswith("see `kubectl describe scaledobject ernie`")
+
     async def test_what_keda_makes_of_anothers_is_named_once(self, cluster: FakeCluster) -> None:
         cluster.served = {SCALED_OBJECT}
         await ask_for_one(cluster)
