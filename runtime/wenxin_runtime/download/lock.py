@@ -8,6 +8,7 @@ options). A holder that finds another's name in its lock stops.
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import uuid
@@ -22,6 +23,7 @@ _BEAT_SECONDS = 2.0
 _STALE_SECONDS = 15.0
 # For another that took the same stale lock over at the same moment to be seen.
 _SETTLE_SECONDS = 0.5
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,10 +126,24 @@ def _created(path: Path, holder: Holder) -> bool:
         os.link(beside, path)
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _created_empty(path, holder)
     else:
         return True
     finally:
-        beside.unlink()
+        beside.unlink(missing_ok=True)
+
+
+def _created_empty(path: Path, holder: Holder) -> bool:
+    """The same where a file has one name only (SMB, FUSE); one that finds the lock empty and takes it over is seen."""
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    _write(path, holder)
+    return True
 
 
 def _write(path: Path, holder: Holder) -> None:

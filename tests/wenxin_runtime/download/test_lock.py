@@ -1,6 +1,8 @@
 """One downloader at a time, and a dead one keeps nobody out."""
 
 import asyncio
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -50,6 +52,34 @@ async def test_a_second_downloader_is_kept_out_as_long_as_the_first_lives(tmp_pa
             async with held(path):
                 pass
         keeping.cancel()
+    assert nothing_in(tmp_path)
+
+
+async def test_a_volume_without_hard_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "as on SMB")
+
+    monkeypatch.setattr(os, "link", refused)
+    path = tmp_path / "tiny.lock"
+    async with held(path) as mine:
+        keeping = asyncio.create_task(mine.keep())
+        with pytest.raises(DownloadBusy, match="already"):
+            async with held(path):
+                pass
+        keeping.cancel()
+    assert nothing_in(tmp_path)
+
+
+async def test_a_volume_that_fails_is_not_taken_for_one_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(OSError, match="full"):
+        async with held(tmp_path / "tiny.lock"):
+            pass
     assert nothing_in(tmp_path)
 
 
