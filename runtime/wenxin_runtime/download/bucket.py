@@ -6,6 +6,9 @@ from xml.etree import ElementTree as ET
 
 from wenxin_runtime.errors import InvalidListing
 
+# A size that is no number, and an encoding that expat does not know, are ValueErrors or LookupErrors.
+_NO_XML = (ET.ParseError, ValueError, LookupError)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -37,7 +40,7 @@ def parse_page(body: bytes, source: str) -> Page:
             Entry(decode(_text(item, "Key")), int(_text(item, "Size")), _text(item, "ETag") or None)
             for item in root.findall("{*}Contents")
         )
-    except (ET.ParseError, ValueError) as error:
+    except _NO_XML as error:
         raise InvalidListing(f"{source} answers with something that is no listing ({error})") from error
     if not root.tag.endswith("ListBucketResult"):
         raise InvalidListing(f"{source} answers with something that is no listing ({root.tag})")
@@ -49,7 +52,7 @@ def error_code(body: bytes) -> tuple[str, str]:
     """Read an error's code and message; both empty where there is none, as in the answer to a HEAD."""
     try:
         root = ET.fromstring(body)  # noqa: S314 - same
-    except ET.ParseError:
+    except _NO_XML:
         return "", ""
     return _text(root, "Code"), _text(root, "Message")
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 from wenxin_runtime.download.listing import Digest, RemoteFile
-from wenxin_runtime.errors import ConfigError
+from wenxin_runtime.download.threads import finished
+from wenxin_runtime.errors import ConfigError, InvalidListing
 
+SUMS = "SHA256SUMS"
 _READ = 8 * 2**20
 _LINE = re.compile(r"(?P<digest>[0-9a-fA-F]{64}) [ *](?:\./)?(?P<name>\S.*)")
-
-STRONG = ("sha256", "sha1", "git-sha1")
 
 
 class _Hash(Protocol):
@@ -50,7 +50,7 @@ async def digest_of(path: Path, algorithm: str) -> str:
             hashing.update(piece)
             return len(piece)
 
-        while await asyncio.to_thread(step):
+        while await finished(step):
             pass
     return hashing.hexdigest()
 
@@ -65,21 +65,34 @@ def _begun(algorithm: str, size: int) -> _Hash:
     return hashlib.new(algorithm, usedforsecurity=algorithm == "sha256")
 
 
-def parse_sums(text: str, where: str) -> dict[str, Digest]:
-    """Read lines as sha256sum writes them; empty ones and comments (#) are skipped.
+class _NoSums(ValueError):
+    """A line that is none of sha256sum's."""
 
-    Raises:
-        ConfigError: a line is something else; names it.
-    """
-    found = {}
+
+def _parsed(text: str) -> dict[str, Digest]:
+    found: dict[str, Digest] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         match = _LINE.fullmatch(line)
         if match is None:
-            raise ConfigError(f"{where}, line {number}: not as `sha256sum FILE...` writes it (64 digits, a name)")
-        found[match["name"]] = Digest("sha256", match["digest"].lower())
+            raise _NoSums(f"line {number}: not as `sha256sum FILE...` writes it (64 digits, a name)")
+        name, digest = match["name"], Digest("sha256", match["digest"].lower())
+        if found.setdefault(name, digest) != digest:
+            raise _NoSums(f"line {number}: another digest of {name} stands further up")
     return found
+
+
+def sums_of(body: bytes, source: str) -> dict[str, Digest]:
+    """Read the SHA256SUMS of a source; empty lines and comments (#) are skipped.
+
+    Raises:
+        InvalidListing: a line is something else; names it.
+    """
+    try:
+        return _parsed(body.decode("utf-8-sig", "replace"))
+    except _NoSums as error:
+        raise InvalidListing(f"{source}/{SUMS}, {error}") from error
 
 
 def read_sums(path: str) -> dict[str, Digest]:
@@ -89,7 +102,9 @@ def read_sums(path: str) -> dict[str, Digest]:
         ConfigError: it cannot be read, or is none.
     """
     try:
-        return parse_sums(Path(path).read_text(encoding="utf-8"), f"--checksums {path}")
+        return _parsed(Path(path).read_text(encoding="utf-8-sig"))
+    except _NoSums as error:
+        raise ConfigError(f"--checksums {path}, {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--checksums {path} cannot be read: {error}") from error
 

@@ -14,11 +14,12 @@ import httpx
 
 from wenxin_runtime.download.digests import digest_of
 from wenxin_runtime.download.folder import Folder, PartialFile
-from wenxin_runtime.download.http import Http
+from wenxin_runtime.download.http import Http, NoSuchRange
 from wenxin_runtime.download.ledger import Ledger, length
 from wenxin_runtime.download.listing import Listing, RemoteFile
 from wenxin_runtime.download.progress import Progress
 from wenxin_runtime.download.retrying import Patience, SourceChanged, Transient
+from wenxin_runtime.download.threads import finished
 from wenxin_runtime.errors import ChecksumMismatch, ConfigError
 
 _WRITE_BYTES = 2**20
@@ -91,7 +92,8 @@ class Fetch:
         """
         opened = [(file, self.folder.open(file)) for file in self.listing.files]
         self.missing = self.listing.bytes - sum(length(stored.spans) for _, stored in opened)
-        self.folder.refuse_too_little_space(self.missing, self.listing.bytes)
+        needed = min(self.missing, sum(stored.unallocated for _, stored in opened))
+        self.folder.refuse_too_little_space(needed, self.listing.bytes)
         for file, stored in opened:
             ledger = Ledger(file.size, self.chunk_bytes, stored.spans)
             self._tasks[file.name] = _Task(file, self.listing.urls[file.name], stored, ledger)
@@ -171,7 +173,7 @@ class Fetch:
             wanted = task.file.digest
             found = await digest_of(task.stored.path, wanted.algorithm) if wanted else ""
             if wanted is None or found == wanted.hexadecimal:
-                await asyncio.to_thread(task.stored.note_verified)
+                await finished(task.stored.note_verified)
                 return
             task.rejected += 1
             what = f"{task.file.name} has {wanted.algorithm} {found} and should have {wanted.hexadecimal}"
@@ -198,6 +200,8 @@ class Fetch:
                 try:
                     if not await self._request(task, cursor, end, only_this=only_this):
                         return
+                except NoSuchRange as short:
+                    raise SourceChanged(f"{task.file.name} is shorter than it was listed") from short
                 except Transient as failure:
                     failures = 1 if cursor.at - before >= _WORTHWHILE_BYTES else failures + 1
                     await self.patience.wait(failures, failure)
@@ -269,9 +273,9 @@ class Fetch:
         index = task.ledger.index_of(cursor.at)
         span = task.ledger.span(index)
         if not task.ledger.holds(index):
-            await asyncio.to_thread(task.stored.write, memoryview(bytes(memoryview(buffer)[:count])), cursor.at)
+            await finished(task.stored.write, memoryview(bytes(memoryview(buffer)[:count])), cursor.at)
             if cursor.at + count == span[1]:
-                await asyncio.to_thread(task.stored.note, span)
+                await finished(task.stored.note, span)
                 task.ledger.finish(index)
         cursor.at += count
         del buffer[:count]

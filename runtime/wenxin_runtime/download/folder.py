@@ -19,12 +19,13 @@ from pathlib import Path
 import msgspec
 
 from wenxin_runtime.download.ledger import Span
-from wenxin_runtime.download.listing import RemoteFile
+from wenxin_runtime.download.listing import RemoteFile, is_commit
 from wenxin_runtime.errors import ConfigError, NotEnoughSpace
 
 NOTES = ".wenxin-download"
 _SPAN = re.compile(rb"(\d{1,15}) (\d{1,15})")
 _VERIFIED = b"verified"
+_BLOCK = 512  # the unit of st_blocks, whatever the file system's own
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,7 +133,13 @@ class Folder:
 
 
 class PartialFile:
-    """One file that comes in, and the note of which spans of it are there. The calls block."""
+    """One file that comes in, and the note of which spans of it are there. The calls block.
+
+    Attributes:
+        spans: What was there when it was opened.
+        unallocated: Bytes that it will still take from the volume. Less than what is not there: a kill leaves blocks
+            that were written and not noted, and they are written again where they lie.
+    """
 
     def __init__(self, path: Path, notes: Path, size: int) -> None:
         """Open both; notes of a file that is gone, or is another, count for nothing."""
@@ -144,6 +151,7 @@ class PartialFile:
         os.ftruncate(self._data, size)
         self._notes = os.open(notes, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         self.spans, self.verified = _parsed(notes.read_bytes(), size)
+        self.unallocated = max(0, size - os.fstat(self._data).st_blocks * _BLOCK)
         os.write(self._notes, b"\n")  # ends a line that was torn
 
     def write(self, data: memoryview, offset: int) -> None:
@@ -187,7 +195,8 @@ def _useful(old: Plan, new: Plan) -> dict[str, bool]:
         if known is None or known.size != file.size:
             continue
         same_place = old.source == new.source
-        same_commit = same_place and old.revision == new.revision
+        # Without a commit, nothing says that a file of which neither digest nor ETag is known is still the same.
+        same_commit = same_place and old.revision == new.revision and is_commit(new.revision)
         if file.is_same(known) and (file.digest is not None or same_place):
             useful[file.name] = True
         elif same_commit:

@@ -13,6 +13,7 @@ from typing import Protocol
 import httpx
 
 from wenxin_runtime import __version__
+from wenxin_runtime.download.proxies import Routes
 from wenxin_runtime.download.retrying import Patience, Transient
 from wenxin_runtime.errors import (
     ConfigError,
@@ -49,6 +50,10 @@ class Answer:
 
 class NoSuchMethod(DownloadFailed):
     """The server knows no HEAD."""
+
+
+class NoSuchRange(DownloadFailed):
+    """The file ends before the range that was asked."""
 
 
 class Access(Protocol):
@@ -101,7 +106,7 @@ class Http:
                 yield response
             finally:
                 await response.aclose()
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.DecodingError) as error:
             raise _failure(asked, error) from error
 
     async def read(self, url: httpx.URL) -> tuple[bytes, httpx.Headers]:
@@ -170,6 +175,9 @@ class Http:
         answer = Answer(at, response.status_code, response.headers, await _beginning(response))
         if asked != url and answer.status in (*_CREDENTIALS_REFUSED, 404, 410):
             raise Transient(f"the address {shown(at)} has expired")
+        if not _same_origin(at, self._access.origin) and answer.status in _CREDENTIALS_REFUSED:
+            # It was given none: what it refuses is the address, which another connection may have found out before.
+            raise Transient(f"the address {shown(at)}, which {url.host} redirects to, is refused ({answer.status})")
         if _same_origin(at, self._access.origin) and (known := self._access.refusal(answer)) is not None:
             raise known
         raise _refusal(answer)
@@ -187,10 +195,10 @@ async def http_for(
     try:
         client = httpx.AsyncClient(
             timeout=httpx.Timeout(stall_seconds, connect=min(stall_seconds, _CONNECT_SECONDS), pool=None),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            transport=Routes(httpx.Limits(max_connections=connections, max_keepalive_connections=connections)),
             headers={"User-Agent": f"wenxin-runtime/{__version__}", "Accept-Encoding": "identity"},
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
         raise ConfigError(f"SSL_CERT_FILE, SSL_CERT_DIR or HTTPS_PROXY cannot be used: {error}") from error
     async with client:
         yield Http(client, access, patience, allow_http_redirects=allow_http_redirects)
@@ -228,7 +236,7 @@ def _refusal(answer: Answer) -> DownloadError | Transient:
         return Unauthorized(f"{where} answers {answer.status}: give credentials that may read it, see --help")
     if answer.status in (404, 410):
         return SourceNotFound(f"{where} does not exist ({answer.status}): check SOURCE")
-    kind = NoSuchMethod if answer.status == 405 else DownloadFailed
+    kind = {405: NoSuchMethod, 416: NoSuchRange}.get(answer.status, DownloadFailed)
     return kind(f"{where} answers {answer.status}: {answer.says or 'no reason given'}")
 
 
@@ -239,12 +247,12 @@ def _retry_after(headers: httpx.Headers) -> float | None:
         return float(value)
     try:
         then, now = parsedate_to_datetime(value), parsedate_to_datetime(headers.get("Date", ""))
-    except ValueError:
+        return max(0.0, (then - now).total_seconds())
+    except (ValueError, TypeError):  # no date, or one of the two without a time zone
         return None
-    return max(0.0, (then - now).total_seconds())
 
 
-def _failure(url: httpx.URL, error: httpx.TransportError) -> Exception:
+def _failure(url: httpx.URL, error: httpx.RequestError) -> Exception:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):

@@ -8,22 +8,19 @@ GET /{repo}/resolve/{commit}/{file}                         -> the file, or a re
 """
 
 import re
-from typing import TypeVar
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
-from wenxin_runtime.download.http import Answer, Http
-from wenxin_runtime.download.listing import Digest, Listing, RemoteFile
-from wenxin_runtime.download.selection import is_wanted, refuse_incomplete, refuse_unsafe
+from wenxin_runtime.download.http import Answer, Http, shown
+from wenxin_runtime.download.listing import Digest, Listing, RemoteFile, decoded
+from wenxin_runtime.download.selection import is_wanted, refuse_incomplete, refuse_too_many, refuse_unsafe
 from wenxin_runtime.errors import DownloadError, InvalidListing, SourceNotFound, Unauthorized
 
 ENDPOINT = "https://huggingface.co"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MOST_PAGES = 1000
-
-T = TypeVar("T")
 
 
 class _Lfs(msgspec.Struct):
@@ -50,6 +47,7 @@ class Hub:
         """See `listing.Source`; `endpoint` is the hub itself or a mirror of it."""
         self.name = f"hf://{repository}"
         self.origin = httpx.URL(endpoint.rstrip("/"))
+        self._where = shown(self.origin)
         self._repository = repository
         self._revision = revision or "main"
         self._token = token
@@ -72,7 +70,7 @@ class Hub:
     def refusal(self, answer: Answer) -> DownloadError | None:
         """Read the hub's own header; it answers 401 for what does not exist, too."""
         code = answer.headers.get("X-Error-Code", "")
-        page = f"{self.origin}/{self._repository}"
+        page = f"{self._where}/{self._repository}"
         if code == "GatedRepo":
             return Unauthorized(
                 f"{self.name} is gated: accept its terms at {page} with your account, and give a token of that account "
@@ -81,18 +79,18 @@ class Hub:
         if code == "RevisionNotFound":
             return SourceNotFound(f"{self.name} has no revision {self._revision}: check --revision at {page}/tree/main")
         if answer.status == 401 and self._token and code != "RepoNotFound":
-            return Unauthorized(f"{self.origin} refuses the token in HF_TOKEN: it is wrong, expired or revoked")
+            return Unauthorized(f"{self._where} refuses the token in HF_TOKEN: it is wrong, expired or revoked")
         if code == "RepoNotFound" or answer.status == 401:
             what = "that HF_TOKEN's account may not see" if self._token else "private: then give HF_TOKEN"
-            return SourceNotFound(f"{self.name} does not exist at {self.origin} (check the name), or it is {what}")
+            return SourceNotFound(f"{self.name} does not exist at {self._where} (check the name), or it is {what}")
         return None
 
     async def _commit(self, http: Http) -> str:
         body, _ = await http.read(self._url(f"api/models/{self._repository}/revision/{quote(self._revision, safe='')}"))
-        commit = _decoded(body, _Revision, self.name).sha
+        commit = decoded(body, _Revision, self.name).sha
         if not _COMMIT.fullmatch(commit):
             raise InvalidListing(
-                f"{self.name} tells no commit for {self._revision}: is {self.origin} a mirror of the hub?"
+                f"{self.name} tells no commit for {self._revision}: is {self._where} a mirror of the hub?"
             )
         return commit
 
@@ -105,32 +103,22 @@ class Hub:
             if url is None:
                 return entries
             body, headers = await http.read(url)
-            entries += _decoded(body, list[_Entry], self.name)
-            url = self._next_page(url, headers)
+            entries += decoded(body, list[_Entry], self.name)
+            refuse_too_many(entries, self.name)
+            url = _next_page(url, headers)
         raise InvalidListing(f"{self.name}: its listing has no end")
-
-    def _next_page(self, url: httpx.URL, headers: httpx.Headers) -> httpx.URL | None:
-        """Follow the Link header; a mirror may pass on the hub's own host in it."""
-        link = httpx.Response(200, headers=headers).links.get("next", {}).get("url")
-        if link is None:
-            return None
-        target = url.join(link)
-        return target.copy_with(scheme=url.scheme, host=url.host, port=url.port)
 
     def _url(self, path: str) -> httpx.URL:
         return self.origin.copy_with(path=f"{self.origin.path.rstrip('/')}/{path}")
+
+
+def _next_page(url: httpx.URL, headers: httpx.Headers) -> httpx.URL | None:
+    """Take the cursor from the Link header; a mirror may pass on the hub's own host and path in it."""
+    link = httpx.Response(200, headers=headers).links.get("next", {}).get("url")
+    return None if link is None else url.copy_with(query=link.partition("?")[2].encode())
 
 
 def _file(entry: _Entry) -> RemoteFile:
     if entry.lfs is not None:
         return RemoteFile(name=entry.path, size=entry.lfs.size, digest=Digest("sha256", entry.lfs.oid))
     return RemoteFile(name=entry.path, size=entry.size, digest=Digest("git-sha1", entry.oid) if entry.oid else None)
-
-
-def _decoded(body: bytes, kind: type[T], source: str) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
-        raise InvalidListing(
-            f"{source} answers with something that is no listing ({error}): check the mirror and the proxy"
-        ) from error

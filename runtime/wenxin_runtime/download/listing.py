@@ -1,11 +1,18 @@
 """What a source yields: the files of a checkpoint, frozen, with what is known of each before it is fetched."""
 
-from typing import Protocol
+import hashlib
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
 
 import httpx
 import msgspec
 
 from wenxin_runtime.download.http import Access, Http
+from wenxin_runtime.errors import InvalidListing
+
+T = TypeVar("T")
+
+_FINGERPRINT = "sha256:"
 
 
 class Digest(msgspec.Struct, frozen=True):
@@ -70,3 +77,28 @@ class Source(Access, Protocol):
             DownloadError: there is none, or it is refused, or it did not answer after all attempts.
         """
         ...
+
+
+def fingerprint(files: Iterable[RemoteFile]) -> str:
+    """Hash what a listing without revisions says, so that two listings can be told apart."""
+    lines = sorted(f"{file.name}\0{file.size}\0{file.digest or file.validator}\n" for file in files)
+    return _FINGERPRINT + hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def is_commit(revision: str) -> bool:
+    """Say whether equal revisions mean equal bytes; those that `fingerprint` makes say no more than the listing did."""
+    return not revision.startswith(_FINGERPRINT)
+
+
+def decoded(body: bytes, kind: type[T], source: str) -> T:
+    """Read the JSON that a source answers with.
+
+    Raises:
+        InvalidListing: it is something else.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidListing(
+            f"{source} answers with something that is no listing ({error}): check the mirror and the proxy"
+        ) from error

@@ -10,10 +10,10 @@ As in https://github.com/modelscope/modelscope, modelscope/hub/api.py and file_d
 import httpx
 import msgspec
 
-from wenxin_runtime.download.http import Answer, Http
-from wenxin_runtime.download.listing import Digest, Listing, RemoteFile
+from wenxin_runtime.download.http import Answer, Http, shown
+from wenxin_runtime.download.listing import Digest, Listing, RemoteFile, decoded
 from wenxin_runtime.download.selection import is_wanted, refuse_incomplete, refuse_unsafe
-from wenxin_runtime.errors import DownloadError, InvalidListing, SourceNotFound, Unauthorized
+from wenxin_runtime.errors import DownloadError, SourceNotFound, Unauthorized
 
 ENDPOINT = "https://www.modelscope.cn"
 
@@ -44,6 +44,7 @@ class ModelScope:
         """See `listing.Source`."""
         self.name = f"modelscope://{repository}"
         self.origin = httpx.URL(endpoint.rstrip("/"))
+        self._where = shown(self.origin)
         self._repository = repository
         self._revision = revision or "master"
         self._token = token
@@ -73,12 +74,12 @@ class ModelScope:
         if answer.status in (401, 403):
             advice = "may not read it" if self._token else "is not given"
             return Unauthorized(
-                f"{self.name} is private or needs an agreement at {self.origin}/models/{self._repository}: "
+                f"{self.name} is private or needs an agreement at {self._where}/models/{self._repository}: "
                 f"MODELSCOPE_API_TOKEN {advice} ({answer.status})"
             )
         if answer.status == 404:
             return SourceNotFound(
-                f"{self.name} does not exist at {self.origin}, or has no revision {self._revision}: check both; "
+                f"{self.name} does not exist at {self._where}, or has no revision {self._revision}: check both; "
                 "for a private one give MODELSCOPE_API_TOKEN"
             )
         return None
@@ -86,12 +87,7 @@ class ModelScope:
     async def _entries(self, http: Http, revision: str) -> list[_Entry]:
         url = self._url("repo/files", {"Revision": revision, "Recursive": "true"})
         body, _ = await http.read(url)
-        try:
-            reply = msgspec.json.decode(body, type=_Reply)
-        except msgspec.MsgspecError as error:
-            raise InvalidListing(
-                f"{self.name} answers with something that is no listing ({error}): check the mirror and the proxy"
-            ) from error
+        reply = decoded(body, _Reply, self.name)
         if reply.code != 200 or reply.data is None or not reply.data.files:
             raise SourceNotFound(
                 f"{self.name} has no files at revision {revision} ({reply.message or reply.code}): "

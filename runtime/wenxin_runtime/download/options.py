@@ -93,7 +93,9 @@ class DownloadOptions:
             if scheme in ("https", "http"):
                 raise ConfigError(f"--mirror is for hf://, modelscope:// and s3://; give the mirror's {scheme}:// URL")
             if not self.mirror.startswith(("https://", "http://")):
-                raise ConfigError(f"--mirror must be an https:// or http:// URL, got {self.mirror!r}")
+                raise ConfigError("--mirror must be an https:// or http:// URL")
+            if "@" in self.mirror or "?" in self.mirror or "#" in self.mirror:
+                raise ConfigError("--mirror must hold no password and no query: every list of processes shows it")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

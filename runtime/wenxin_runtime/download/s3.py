@@ -14,12 +14,11 @@ from urllib.parse import quote, quote_plus
 import httpx
 
 from wenxin_runtime.download.bucket import Entry, Page, error_code, parse_page
-from wenxin_runtime.download.digests import parse_sums
+from wenxin_runtime.download.digests import SUMS, sums_of
 from wenxin_runtime.download.http import Answer, Http
-from wenxin_runtime.download.listing import Digest, Listing, RemoteFile
-from wenxin_runtime.download.selection import is_wanted, refuse_incomplete, refuse_unsafe
+from wenxin_runtime.download.listing import Digest, Listing, RemoteFile, fingerprint
+from wenxin_runtime.download.selection import is_wanted, refuse_incomplete, refuse_too_many, refuse_unsafe
 from wenxin_runtime.download.sigv4 import Keys, signed
-from wenxin_runtime.download.web import SUMS, fingerprint
 from wenxin_runtime.errors import DownloadError, DownloadFailed, InvalidListing, SourceNotFound, Unauthorized
 
 _AT_ONCE = 8
@@ -87,6 +86,7 @@ class Bucket:
             entries += [
                 entry for entry in page.entries if entry.key.startswith(self._prefix) and entry.key != self._prefix
             ]
+            refuse_too_many(entries, self.name)
             if page.next_token is None:
                 return entries
             query["continuation-token"] = page.next_token
@@ -100,7 +100,7 @@ class Bucket:
 
     async def _sums(self, http: Http) -> dict[str, Digest]:
         body, _ = await http.read(self._url(SUMS))
-        return parse_sums(body.decode("utf-8", "replace"), f"{self.name}/{SUMS}")
+        return sums_of(body, self.name)
 
     async def _file(
         self, http: Http, name: str, entry: Entry, known: Digest | None, limit: asyncio.Semaphore

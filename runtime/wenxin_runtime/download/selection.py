@@ -45,13 +45,22 @@ def refuse_unsafe(names: Collection[str], source: str) -> None:
     Raises:
         InvalidListing: a path leads out of its folder, a name appears twice, or there are far too many.
     """
-    if len(names) > _MOST_ENTRIES:
-        raise InvalidListing(f"{source} lists more than {_MOST_ENTRIES} files: this is no checkpoint; check SOURCE")
+    refuse_too_many(names, source)
     for name in names:
         if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/"):
             raise InvalidListing(f"{source} lists a file {name!r}, which leads out of the directory: do not trust it")
     if len(set(names)) < len(names):
         raise InvalidListing(f"{source} lists a file twice: do not trust it")
+
+
+def refuse_too_many(entries: Collection[object], source: str) -> None:
+    """Refuse a listing that grows and grows, before memory is full of it.
+
+    Raises:
+        InvalidListing: no checkpoint has so many files.
+    """
+    if len(entries) > _MOST_ENTRIES:
+        raise InvalidListing(f"{source} lists more than {_MOST_ENTRIES} files: this is no checkpoint; check SOURCE")
 
 
 def refuse_sizes(files: Iterable[RemoteFile], source: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import httpx
 
 from wenxin_runtime.download import hub, modelscope
+from wenxin_runtime.download.http import shown
 from wenxin_runtime.download.hub import Hub
 from wenxin_runtime.download.listing import Source
 from wenxin_runtime.download.modelscope import ModelScope
@@ -26,6 +27,16 @@ def source_of(options: DownloadOptions, environment: Mapping[str, str]) -> Sourc
     Raises:
         ConfigError: SOURCE is malformed, or a variable that it needs.
     """
+    try:
+        source = _source_of(options, environment)
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"SOURCE, --mirror or the variable in its place is no URL: {error}") from error
+    if source.origin.scheme not in ("https", "http") or not source.origin.host:
+        raise ConfigError(f"{shown(source.origin)} must be a URL with https:// or http:// and a host")
+    return source
+
+
+def _source_of(options: DownloadOptions, environment: Mapping[str, str]) -> Source:
     scheme, _, rest = options.source.partition("://")
     if scheme == "hf":
         endpoint = options.mirror or environment.get("HF_ENDPOINT") or hub.ENDPOINT

@@ -8,22 +8,21 @@ from HEAD, or from a GET of one byte where a server knows no HEAD.
 """
 
 import asyncio
-import hashlib
-from collections.abc import Iterable
+import re
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
-from wenxin_runtime.download.digests import parse_sums
+from wenxin_runtime.download.digests import SUMS, sums_of
 from wenxin_runtime.download.http import Answer, Http, shown
-from wenxin_runtime.download.listing import Digest, Listing, RemoteFile
+from wenxin_runtime.download.listing import Digest, Listing, RemoteFile, decoded, fingerprint
 from wenxin_runtime.download.selection import SMALL, is_wanted, refuse_incomplete, refuse_unsafe
 from wenxin_runtime.errors import DownloadError, InvalidListing, SourceNotFound, Unauthorized
 from wenxin_runtime.weights.safetensors import INDEX, SINGLE
 
-SUMS = "SHA256SUMS"
 _AT_ONCE = 8
+_SIZE = re.compile(r"\d{1,15}", re.ASCII)
 
 
 class _Index(msgspec.Struct):
@@ -74,10 +73,7 @@ class Web:
             body, _ = await http.read(self.origin.join(INDEX))
         except SourceNotFound:
             return [*SMALL, SINGLE]
-        try:
-            shards = sorted(set(msgspec.json.decode(body, type=_Index).weight_map.values()))
-        except msgspec.MsgspecError as error:
-            raise InvalidListing(f"{self.name}/{INDEX} is no index ({error})") from error
+        shards = sorted(set(decoded(body, _Index, f"{self.name}/{INDEX}").weight_map.values()))
         if strange := [name for name in shards if not is_wanted(name)]:
             raise InvalidListing(f"{self.name}/{INDEX} names a shard {strange[0]!r}: do not trust it")
         return [*SMALL, *shards]
@@ -88,7 +84,7 @@ async def _sums(http: Http, url: httpx.URL, source: str) -> dict[str, Digest]:
         body, _ = await http.read(url)
     except SourceNotFound:
         return {}
-    return parse_sums(body.decode("utf-8", "replace"), f"{source}/{SUMS}")
+    return sums_of(body, source)
 
 
 async def _facts(http: Http, name: str, url: httpx.URL, limit: asyncio.Semaphore) -> RemoteFile | None:
@@ -99,7 +95,7 @@ async def _facts(http: Http, name: str, url: httpx.URL, limit: asyncio.Semaphore
         except SourceNotFound:
             return None
     size = headers.get("Content-Range", headers.get("Content-Length", "")).rpartition("/")[2]
-    if not size.isdigit():
+    if _SIZE.fullmatch(size) is None:
         raise InvalidListing(f"{shown(url)}: the server does not say how long it is (Content-Length)")
     etag = headers.get("ETag", "")
     strong = etag if etag and not etag.startswith("W/") else None
@@ -108,9 +104,3 @@ async def _facts(http: Http, name: str, url: httpx.URL, limit: asyncio.Semaphore
 
 def _with(file: RemoteFile, digest: Digest | None) -> RemoteFile:
     return RemoteFile(name=file.name, size=file.size, digest=digest, validator=file.validator)
-
-
-def fingerprint(files: Iterable[RemoteFile]) -> str:
-    """Hash what a listing without revisions says, so that two listings can be told apart."""
-    lines = sorted(f"{file.name}\0{file.size}\0{file.digest or file.validator}\n" for file in files)
-    return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wenxin_runtime.download.digests import digest_of
 from wenxin_runtime.download.folder import NOTES, Folder, PartialFile, Plan
-from wenxin_runtime.download.listing import Digest, RemoteFile
+from wenxin_runtime.download.listing import Digest, RemoteFile, fingerprint
 from wenxin_runtime.errors import ConfigError, NotEnoughSpace
 
 SOURCE = "hf://baidu/tiny"
@@ -101,6 +101,25 @@ def test_a_file_of_the_same_commit_is_kept_though_nothing_is_known_of_it(folder:
     with_five_bytes(folder, remote())
     folder.adopt(plan(remote()))
     assert spans(folder, remote()) == [(0, 5)]
+
+
+def test_a_file_that_nothing_identifies_is_fetched_anew(folder: Folder) -> None:
+    folder.adopt(plan(remote(), revision=fingerprint([remote()])))
+    with_five_bytes(folder, remote())
+    folder.adopt(plan(remote(), revision=fingerprint([remote()])))
+    assert spans(folder, remote()) == []
+
+
+def test_blocks_that_are_written_and_not_noted_need_no_space_again(folder: Folder) -> None:
+    file = remote(size=2**20)
+    folder.adopt(plan(file))
+    stored = folder.open(file)
+    assert stored.unallocated == 2**20
+    stored.write(memoryview(bytes(range(256)) * 2**12), 0)
+    stored.close()
+    again = folder.open(file)
+    again.close()
+    assert (again.spans, again.unallocated) == ([], 0)
 
 
 def test_what_does_not_belong_to_the_plan_is_removed(folder: Folder) -> None:

@@ -14,7 +14,6 @@ from tests.wenxin_runtime.download.remote import Reply, Request, dropping, faili
 from wenxin_runtime import weights
 from wenxin_runtime.errors import (
     CheckpointError,
-    ConfigError,
     DownloadFailed,
     InsecureSource,
     InvalidListing,
@@ -62,7 +61,7 @@ async def test_an_address_that_expires_is_asked_for_again(connections: int, file
     async with running(faces.cdn(revisions)) as cdn, running(faces.hub(revisions, cdn=cdn.url)) as hub:
         expired = failing("00001-of-00002", 403, times=connections)
         cdn.mischief = lambda request, reply: reply if len(cdn.requests) < 4 else expired(request, reply)
-        await fetched(HUB, target, mirror=hub.url, connections=connections)
+        await fetched(HUB, target, mirror=hub.url, connections=connections, attempts=10)
     assert held_by(target) == files
     assert len(hub.asked("00001-of-00002")) >= 2
 
@@ -201,13 +200,16 @@ async def test_a_server_without_head_tells_sizes_with_the_first_byte(files: File
     ("change", "kind", "words"),
     [
         ({"SHA256SUMS": b"0" * 64 + b"  ../../etc/passwd\n"}, InvalidListing, "leads out"),
-        ({"SHA256SUMS": b"not sums"}, ConfigError, "line 1"),
         (
             {"SHA256SUMS": b"0" * 64 + b"  config.json\n" + b"0" * 64 + b"  a.safetensors\n"},
             InvalidListing,
             "a.safetensors",
         ),
-        ({"model.safetensors.index.json": b"[]"}, InvalidListing, "no index"),
+        (
+            {"model.safetensors.index.json": b"[]"},
+            InvalidListing,
+            "index.json answers with something that is no listing",
+        ),
         (
             {"model.safetensors.index.json": b'{"weight_map": {"a": "../b.safetensors"}}'},
             InvalidListing,
