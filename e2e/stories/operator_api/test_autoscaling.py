@@ -178,6 +178,12 @@ def looks(world: World) -> int:
     return sum(int(seen) for labels, seen in samples if 'subresource="scale"' in labels and 'verb="GET"' in labels)
 
 
+def says(world: World, condition: str) -> str:
+    """The status of one condition of the autoscaler's own."""
+    found = (world.get("hpa", "tiny") or {}).get("status", {}).get("conditions") or ()
+    return next((each["status"] for each in found if each["type"] == condition), "Unknown")
+
+
 def measured(world: World) -> tuple[str, ...]:
     """The averages that the autoscaler went by last."""
     status = (world.get("hpa", "tiny") or {}).get("status", {})
@@ -206,6 +212,8 @@ def scaled(world: World) -> Iterator[tuple[Copy, Pods]]:
         copy.wait(lambda: world.list("pods"), "the inspect pod")
         finish_inspection(world, "tiny")
         copy.wait(lambda: len(pods.names()) == 1, "a serving pod")
+        # The controller looks for kinds that are new to it every 30 s only.
+        copy.wait(lambda: says(world, "AbleToScale") == "True", "the autoscaler to find our kind", seconds=60)
         yield copy, pods
 
 
