@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -119,8 +120,9 @@ def speaking(says: dict[str, tuple[int, int]], addresses: int) -> Iterator[None]
     try:
         yield
     finally:
+        with ThreadPoolExecutor(addresses) as pool:  # each waits for half a second
+            list(pool.map(ThreadingHTTPServer.shutdown, servers))
         for server in servers:
-            server.shutdown()
             server.server_close()
 
 
