@@ -1,10 +1,11 @@
 """custom.metrics.k8s.io over HTTPS."""
 
 import logging
+import os
 import socket
 import ssl
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -197,9 +198,18 @@ def _context(held: Credentials, front: FrontProxy) -> ssl.SSLContext:
     """Who shows a certificate must have it from the front proxy's authority; who shows none must have a token."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=front.authority)
     context.verify_mode = ssl.CERT_OPTIONAL
-    # Python's ssl reads a key from a file only: a private one, gone at once.
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(held.certificate + held.key)
-        file.flush()
-        context.load_cert_chain(file.name)
+    with _nameless(held.certificate + held.key) as path:
+        context.load_cert_chain(path)
     return context
+
+
+@contextmanager
+def _nameless(content: bytes) -> Iterator[str]:
+    """The path of a file in memory: Python's ssl reads a key from nothing else, and our pods can write to no disk."""
+    descriptor = os.memfd_create("metrics-api")
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
