@@ -156,6 +156,8 @@ class RedisStore:
             self._open("connection", type(error).__name__)
         except RedisError as error:  # loading, no permission, a cluster with a part missing
             self._open("refused", _first_word(error))
+        except Exception as error:  # noqa: BLE001 - redis-py trusts what it reads, and that may not be Redis at all
+            self._open("corrupt", type(error).__name__)
         return None
 
     def _open(self, kind: str, why: str) -> None:
@@ -171,7 +173,7 @@ class RedisStore:
         for wait in itertools.chain(_PROBE_AFTER_SECONDS, itertools.repeat(_PROBE_AFTER_SECONDS[-1])):
             await asyncio.sleep(wait)
             await self._renew()
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            with contextlib.suppress(Exception):  # whatever goes wrong, Redis is not well yet
                 if await self._answers():
                     break
         self._closed_breaker = True
