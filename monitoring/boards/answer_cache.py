@@ -6,6 +6,7 @@ from monitoring.grafana import Dashboard, Panel, Query, Row
 _pods = OF_PODS
 _REQUESTS = "wenxin_answer_cache_requests_total"
 _LOOKUPS = "wenxin_answer_cache_lookup_seconds"
+_HITS = "wenxin_answer_cache_hit_seconds"
 _ERRORS = "wenxin_answer_cache_errors_total"
 _BREAKER = "wenxin_answer_cache_breaker_open"
 _SAVED = 'result=~"hit|shared"'
@@ -73,6 +74,7 @@ _USE = Row(
             "reqps",
             (Query(_pods.rate(_REQUESTS, "result"), "{{result}}"),),
             stacked=True,
+            width=12,
         ),
         Panel(
             "Share of hits",
@@ -85,6 +87,7 @@ _USE = Row(
                 ),
             ),
             most=1,
+            width=12,
         ),
         Panel(
             "Work that was left",
@@ -95,6 +98,18 @@ _USE = Row(
                 Query(_pods.rate(_REQUESTS, where=_SAVED), "not computed"),
             ),
             stacked=True,
+            width=12,
+        ),
+        Panel(
+            "A hit, all in all",
+            "From a request's headers to the last byte of an answer that Redis had. A reader that is slow counts too.",
+            "s",
+            (
+                Query(_pods.quantile(0.5, _HITS), "half"),
+                Query(_pods.quantile(0.99, _HITS), "99 %"),
+            ),
+            limits=((0.02, "red"),),
+            width=12,
         ),
     ),
 )

@@ -191,6 +191,12 @@ class AnswerMetrics:
         self._lookups = Histogram(
             "wenxin_answer_cache_lookup_seconds", "Time for a lookup in Redis", _SECONDS_OF_A_LOOKUP, registry=registry
         )
+        self._hits = Histogram(
+            "wenxin_answer_cache_hit_seconds",
+            "Time of a request whose answer Redis had, from its headers to its last byte",
+            _SECONDS_OF_A_LOOKUP,
+            registry=registry,
+        )
         self._info.info({"space": ""})
         self._results = {how: self._requests.labels(how) for how in How}
         for kind in CACHE_ERRORS:
@@ -203,6 +209,10 @@ class AnswerMetrics:
     def count(self, how: How) -> None:
         """Count a request by where its answer came from."""
         self._results[how].inc()
+
+    def hit(self, seconds: float) -> None:
+        """Record how long a request took whose answer was there."""
+        self._hits.observe(seconds)
 
     def lookup(self, seconds: float) -> None:
         """See `answers.store.Watcher`."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 
 from starlette.types import Receive
 
@@ -36,10 +37,13 @@ async def opened(service: Service, plan: Plan, exchange: Exchange, headers: Mapp
     return found.generation
 
 
-@contextlib.asynccontextmanager
-async def watched(receive: Receive, generation: Generation) -> AsyncIterator[None]:
-    """Fail `generation` as soon as its client closes the connection."""
+def watched(receive: Receive, generation: Generation) -> AbstractAsyncContextManager[None]:
+    """Fail `generation` as soon as its client closes the connection; one that is whole waits for nobody."""
+    return contextlib.nullcontext() if generation.whole else _watched(receive, generation)
 
+
+@contextlib.asynccontextmanager
+async def _watched(receive: Receive, generation: Generation) -> AsyncIterator[None]:
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass

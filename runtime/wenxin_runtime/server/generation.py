@@ -39,11 +39,13 @@ class Generation:
     Attributes:
         request_ids: The sequences' ids, by number.
         timelines: What happened to each of them and when, by number; kept by the owner.
+        whole: Whether all of it has been put in before anybody takes: nothing is waited for.
     """
 
     def __init__(self, owner: Owner, request_ids: Sequence[str], timelines: Sequence[Timeline]) -> None:
         self.request_ids = tuple(request_ids)
         self.timelines = tuple(timelines)
+        self.whole = False
         self._owner = owner
         self._arrived: list[NumberedDelta] = []
         self._failure: RequestError | ClientGone | None = None

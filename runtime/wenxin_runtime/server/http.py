@@ -2,11 +2,12 @@
 
 import logging
 import re
-import uuid
+import secrets
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -112,12 +113,7 @@ class Envelope:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = exchange.id
-                if exchange.cache is not None:
-                    headers["X-Wenxin-Cache"] = exchange.cache
-                if self._service.stage is not Stage.SERVING:
-                    headers["Connection"] = "close"
+                message["headers"] = [*message["headers"], *self._headers(exchange)]
             await send(message)
 
         try:
@@ -125,21 +121,27 @@ class Envelope:
         finally:
             self._tell(exchange)
 
+    def _headers(self, exchange: Exchange) -> Iterator[tuple[bytes, bytes]]:
+        yield b"x-request-id", exchange.id.encode()
+        if exchange.cache is not None:
+            yield b"x-wenxin-cache", exchange.cache.encode()
+        if self._service.stage is not Stage.SERVING:
+            yield b"connection", b"close"
+
     def _tell(self, exchange: Exchange) -> None:
         if exchange.path.startswith(_PROBES):
             access_log.debug("%s", exchange.line())
             return
         access_log.info("%s", exchange.line())
         self._service.metrics.responses.labels(str(exchange.status or CLIENT_LEFT)).inc()
-        self._service.tracing.record(exchange)
-        self._service.statistics.record(exchange)
+        self._service.over(exchange)
 
 
 def _begun(scope: Scope) -> Exchange:
     headers = Headers(scope=scope)
     given = headers.get("x-request-id")
     return Exchange(
-        id=given if given and is_decent_id(given) else uuid.uuid4().hex,
+        id=given if given and is_decent_id(given) else secrets.token_hex(16),
         method=scope["method"],
         path=scope["raw_path"].decode("ascii", "backslashreplace"),
         trace_context={name: headers[name] for name in _TRACE_HEADERS if name in headers},

@@ -2,6 +2,7 @@
 
 import contextlib
 import enum
+import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -10,7 +11,9 @@ from wenxin_runtime.config import RuntimeConfig
 from wenxin_runtime.errors import EngineDied, EngineUnavailable, ModelNotFound, RequestError
 from wenxin_runtime.ipc import Loading, Submit
 from wenxin_runtime.server.answers.cache import AnswerCache
+from wenxin_runtime.server.answers.how import How
 from wenxin_runtime.server.engine_client import EngineClient
+from wenxin_runtime.server.exchange import Exchange
 from wenxin_runtime.server.generation import Generation
 from wenxin_runtime.server.served_model import ServedModel
 from wenxin_runtime.server.statistics import Statistics
@@ -122,6 +125,13 @@ class Service:
         with self._counting_rejections():
             self._loaded()
             return self.engine.open(submits)
+
+    def over(self, exchange: Exchange) -> None:
+        """Take note of an exchange that has ended, by whatever protocol it came."""
+        self.tracing.record(exchange)
+        self.statistics.record(exchange)
+        if exchange.cache == How.HIT:
+            self.metrics.answers.hit(time.monotonic() - exchange.begun)
 
     def loaded(self) -> ServedModel:
         """Return the model, for what asks about it and generates nothing.

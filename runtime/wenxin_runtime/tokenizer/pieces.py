@@ -17,22 +17,19 @@ from wenxin_runtime.errors import CheckpointError
 _Spelling = Callable[[str], bytes]
 
 
-class Pieces:
-    """The bytes of each token id, looked up once and kept."""
+class Pieces(dict[int, bytes]):
+    """The bytes of each token id, looked up once and kept; none for an id that the tokenizer does not know."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        super().__init__()
         self._tokenizer = tokenizer
         self._bytes_of = _spelling_of(tokenizer.decoder)
-        self._known: dict[int, bytes] = {}
         added = tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
 
-    def __getitem__(self, token_id: int) -> bytes:
-        """Return the bytes of `token_id`; none for an id that the tokenizer does not know."""
-        piece = self._known.get(token_id)
-        if piece is None:
-            token = self._tokenizer.id_to_token(token_id)
-            piece = self._known[token_id] = b"" if token is None else self._bytes_of(token)
+    def __missing__(self, token_id: int) -> bytes:
+        token = self._tokenizer.id_to_token(token_id)
+        piece = self[token_id] = b"" if token is None else self._bytes_of(token)
         return piece
 
 

@@ -144,7 +144,7 @@ class AnswerCache:
 
     def _shared(self, key: bytes, plan: Plan) -> Opened | None:
         flight = self._flights.get(key)
-        return Opened(flight.join(_request_ids(plan)), How.SHARED) if flight else None
+        return Opened(flight.join(plan.sequence_ids), How.SHARED) if flight else None
 
     async def _kept(self, key: bytes, plan: Plan) -> tuple[Kept, ...] | None:
         raw = await self._store.get(key)
@@ -186,15 +186,12 @@ _NOBODY = _Nobody()
 
 
 def _replayed(plan: Plan, kept: Sequence[Kept]) -> Generation:
-    request_ids = _request_ids(plan)
+    request_ids = plan.sequence_ids
     generation = Generation(_NOBODY, request_ids, ())
     for number, sequence in enumerate(kept):
         generation.put(number, sequence.delta(request_ids[number]))
+    generation.whole = True
     return generation
-
-
-def _request_ids(plan: Plan) -> list[str]:
-    return [request_id for submit in plan.submits() for request_id in submit.request_ids]
 
 
 def redis_flags(url: str | None, url_file: str | None, ca_file: str | None) -> tuple[str, str, str]:

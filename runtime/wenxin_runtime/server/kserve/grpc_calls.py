@@ -109,5 +109,4 @@ class Calls:
     def _tell(self, exchange: Exchange, code: grpc.StatusCode) -> None:
         access_log.info("%s", exchange.line())
         self._service.metrics.grpc_responses.labels(code.name).inc()
-        self._service.tracing.record(exchange)
-        self._service.statistics.record(exchange)
+        self._service.over(exchange)

@@ -1,6 +1,7 @@
 """POST /v1/completions: prompts to a plan, pieces to completion objects."""
 
 import functools
+from typing import cast
 
 from msgspec import UNSET, UnsetType
 
@@ -160,12 +161,12 @@ def _batch(given: str | list[str | int | list[int]]) -> list[str | list[int]]:
     """Bring the four shapes of `prompt` to one: a list of numbers is one prompt, any other list a batch."""
     if isinstance(given, str):
         return [given]
-    numbers = [part for part in given if isinstance(part, int)]
-    if not numbers and given:
-        return [part for part in given if not isinstance(part, int)]
-    if len(numbers) < len(given):
+    kinds = set(map(type, given))  # a prompt may have a hundred thousand ids: no look at each one here
+    if kinds <= {int}:
+        return [cast("list[int]", given)]
+    if int in kinds:
         raise InvalidRequest("prompt mixes token ids with whole prompts", param="prompt")
-    return [numbers]
+    return cast("list[str | list[int]]", given)
 
 
 async def _prompt(given: str | list[int], request: CompletionRequest, model: ServedModel) -> Prompt:

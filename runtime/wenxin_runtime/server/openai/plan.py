@@ -1,8 +1,8 @@
 """What is to be generated: the common ground of chat and completions."""
 
 import asyncio
+import secrets
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -87,15 +87,20 @@ class Plan:
 
     def of_candidates(self) -> "Plan":
         """Return the plan that has all candidates for choices."""
-        return replace(self, n=self.candidates)
+        return self if self.candidates == self.n else replace(self, n=self.candidates)
+
+    @property
+    def sequence_ids(self) -> list[str]:
+        """What the engine calls the candidates, by their number."""
+        return [f"{self.id}-{number}" for number in range(len(self.prompts) * self.candidates)]
 
     def submits(self) -> list[Submit]:
         """List the prompts, each with all its candidates, which compute it once."""
-        width = self.candidates
-        names = [tuple(f"{self.id}-{i * width + j}" for j in range(width)) for i in range(len(self.prompts))]
+        width, ids = self.candidates, self.sequence_ids
+        rows = [ids[first : first + width] for first in range(0, len(ids), width)]
         return [
             Submit(first, prompt.ids, self.sampling, self.cache_salt, self.priority, tuple(others))
-            for (first, *others), prompt in zip(names, self.prompts, strict=True)
+            for prompt, (first, *others) in zip(self.prompts, rows, strict=True)
         ]
 
 
@@ -177,7 +182,7 @@ def plan_of(
     if options is not None and not request.stream:
         raise InvalidRequest("stream_options is only allowed when stream is true", param="stream_options")
     return Plan(
-        id=f"{prefix}-{uuid.uuid4().hex}",
+        id=f"{prefix}-{secrets.token_hex(16)}",
         created=int(time.time()),
         model=name,
         prompts=prompts,

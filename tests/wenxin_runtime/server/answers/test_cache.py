@@ -61,6 +61,7 @@ async def test_a_repeated_prompt_is_answered_without_the_engine(server: Running)
     assert told(again.json()) == told(first)
     assert again.json()["id"] != first["id"]
     assert await server.metric("wenxin_answer_cache_requests_total", result="hit") == 1
+    assert await server.metric("wenxin_answer_cache_hit_seconds_count") == 1
     assert await server.metric("wenxin_requests_total", finish_reason="length") == 1
 
 
