@@ -2,9 +2,8 @@
 
 from wenxin_operator.api.answer_cache import AnswerCache
 from wenxin_operator.conditions import Finding, finding
-from wenxin_operator.names import STATEFUL_SET
 from wenxin_operator.observe import DeploymentSnapshot
-from wenxin_operator.plan.answer_cache import is_redis
+from wenxin_operator.plan.answer_cache import is_ready
 from wenxin_operator.plan.deployment import DeploymentPlan
 
 CACHE_READY = "CacheReady"
@@ -34,10 +33,7 @@ def ready(seen: DeploymentSnapshot, plan: DeploymentPlan) -> Finding | None:
 
 def _missing(seen: DeploymentSnapshot, cache: AnswerCache) -> Finding | None:
     """Why a managed Redis is not there."""
-    if cache.redis.managed is None:
-        return None
-    live = next((child for child in seen.children if child["kind"] == STATEFUL_SET and is_redis(child)), None)
-    if live and (live.get("status") or {}).get("readyReplicas"):
+    if cache.redis.managed is None or is_ready(seen):
         return None
     problem = next((pod.problem for pod in seen.redis if pod.problem), None)
     if problem:

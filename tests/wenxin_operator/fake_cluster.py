@@ -123,8 +123,11 @@ class FakeCluster:
         return self._store({**self.objects[_key(resource)], "status": copy.deepcopy(status)})
 
     async def make_once(self, manifest: Raw) -> None:
+        name = manifest["metadata"]["name"]
+        if name in self.made:
+            return
         self._may("make", manifest)
-        self.made.setdefault(manifest["metadata"]["name"], manifest)
+        self.made[name] = manifest
 
     async def annotate(self, thing: Raw, annotations: Mapping[str, str]) -> None:
         live = self.objects.get(_key(thing))

@@ -88,11 +88,30 @@ class TestManaged:
         assert written.index(f"make Secret {REDIS}") < written.index(f"apply StatefulSet {REDIS}")
         assert cluster.made[REDIS]["stringData"]["url"] == f"redis://wenxin:PASSWORD@{REDIS}.team.svc:6379"
 
-    async def test_the_secret_is_asked_for_once_and_again_when_the_stateful_set_is_gone(self) -> None:
+    async def test_while_redis_answers_every_pod_its_secret_is_left_alone(self) -> None:
         cluster = await started(MANAGED)
-        assert not [each for each in await cluster.settle() if "Secret" in each]
-        cluster.remove(STATEFUL_SET, REDIS)
-        assert await cluster.settle() == [f"make Secret {REDIS}", f"apply StatefulSet {REDIS}"]
+        run_redis(cluster)
+        say(cluster, "ok", "ok")
+        await cluster.settle()
+        del cluster.made[REDIS]
+        assert await cluster.settle() == []
+
+    @pytest.mark.parametrize("missing", ["stateful set", "pod", "answer"])
+    async def test_a_secret_that_somebody_deleted_comes_back_once_it_is_missed(self, missing: str) -> None:
+        cluster = await started(MANAGED)
+        run_redis(cluster)
+        say(cluster, "ok", "down" if missing == "answer" else "ok")
+        await cluster.settle()
+        del cluster.made[REDIS]
+        if missing == "stateful set":
+            cluster.remove(STATEFUL_SET, REDIS)
+        if missing == "pod":
+            run_redis(cluster, ready=False)
+        assert f"make Secret {REDIS}" in await cluster.settle()
+
+    async def test_a_pod_of_it_that_never_becomes_ready_is_replaced_when_its_template_is_mended(self) -> None:
+        live = (await started(MANAGED)).objects[STATEFUL_SET, REDIS]
+        assert live["spec"]["podManagementPolicy"] == "Parallel"  # else Kubernetes waits for it for ever
 
     async def test_without_the_right_to_make_it_the_status_says_so_and_all_else_comes(self) -> None:
         cluster = FakeCluster(refuse=refusing("Secret", Forbidden("no", status=403), "make"))

@@ -2,8 +2,9 @@
 
 A managed one is a StatefulSet of one pod that keeps nothing on disk. Its password stands in a Secret that is made once,
 before the StatefulSet, and that the operator can neither read nor change: Redis and the pods read it as a file. Who
-wants another password deletes both objects; both come back. Redis' liveness probe logs in with what the file says now,
-so that Redis starts anew when the Secret changes, and the runtime reads its URL again when Redis refuses it.
+wants another password deletes the Secret, which comes back once a pod misses it, or with the StatefulSet. Redis'
+liveness probe logs in with what the file says now, so that Redis starts anew when the Secret changes, and the runtime
+reads its URL again when Redis refuses it.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from wenxin_operator.names import (
     child_labels,
     pod_selector,
 )
+from wenxin_operator.observe import DeploymentSnapshot
 from wenxin_operator.plan.manifest import POD_SECURITY, OperatorSettings, Owner, container, pull_secrets
 
 PORT = 6379
@@ -71,18 +73,26 @@ def objects(owner: Owner, spec: DeploymentSpec, settings: OperatorSettings) -> I
     yield _stateful_set(owner, spec, managed, config["metadata"]["name"], settings)
 
 
-def secret(owner: Owner, spec: DeploymentSpec, children: tuple[Raw, ...]) -> Raw | None:
-    """The Secret to make, unless there is one of its name: it is asked for while there is no StatefulSet.
+def secret(owner: Owner, spec: DeploymentSpec, seen: DeploymentSnapshot) -> Raw | None:
+    """The Secret to make, unless there is one of its name.
 
+    Whether there is can not be read, so it is made sure of while Redis is not ready or does not answer a pod: somebody
+    may have deleted it, or the garbage collector that of an earlier deployment of this name after ours was asked for.
     `PASSWORD` stands for what whoever makes it draws.
     """
     managed = spec.answer_cache is not None and spec.answer_cache.redis.managed is not None
-    if not managed or any(is_redis(child) and child["kind"] == STATEFUL_SET for child in children):
+    if not managed or (is_ready(seen) and "down" not in seen.caches.values()):
         return None
     name = names.redis(owner.key.name)
     url = f"redis://{USER}:PASSWORD@{name}.{owner.key.namespace}.svc:{PORT}"
     values = {_URL: url, "password": "PASSWORD"}
     return owner.child(names.SECRET, name, COMPONENT_REDIS, type="Opaque", stringData=values)
+
+
+def is_ready(seen: DeploymentSnapshot) -> bool:
+    """Whether a managed Redis is ready."""
+    live = next((child for child in seen.children if child["kind"] == STATEFUL_SET and is_redis(child)), {})
+    return bool((live.get("status") or {}).get("readyReplicas"))
 
 
 def is_redis(thing: Raw) -> bool:
@@ -199,6 +209,8 @@ def _stateful_set(
         spec={
             "replicas": 1,
             "serviceName": name,
+            # With the default, a pod that never becomes ready is not replaced when its template is mended.
+            "podManagementPolicy": "Parallel",
             "selector": {"matchLabels": _selector(owner.key.name)},
             "template": {
                 "metadata": {"labels": child_labels(owner.key, COMPONENT_REDIS)},
