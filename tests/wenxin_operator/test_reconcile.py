@@ -150,11 +150,26 @@ class TestRepair:
         cluster.create(WENXIN_MODEL, "shared", {"source": "pvc://weights/ernie"})
         set_spec(cluster, model={"ref": "shared"})
         await cluster.settle()
-        assert cluster.names(WENXIN_MODEL) == ["shared"]
+        assert cluster.names(WENXIN_MODEL) == ["ernie", "shared"], "the pods follow it until the other one is verified"
         cluster.finish_inspection("shared")
         await cluster.settle()
+        assert cluster.names(WENXIN_MODEL) == ["shared"]
         assert status_of(cluster)["model"]["name"] == "shared"
         assert cluster.objects[DEPLOYMENT, "ernie"]["metadata"]["generation"] == 1, "the same weights roll no pod"
+
+    async def test_its_own_model_and_the_claim_of_that_stay_until_the_last_older_pod_is_gone(
+        self, cluster: FakeCluster
+    ) -> None:
+        other = {**INSPECTED, "digest": f"sha256:{'1' * 64}"}
+        cluster.create(WENXIN_MODEL, "shared", {"source": "pvc://weights/other"})
+        set_spec(cluster, model={"ref": "shared"})
+        await cluster.settle()
+        cluster.finish_inspection("shared", other)
+        await cluster.settle()
+        assert cluster.names(WENXIN_MODEL) == ["ernie", "shared"]
+        cluster.run_pods("ernie")
+        await cluster.settle()
+        assert cluster.names(WENXIN_MODEL) == ["shared"]
 
     async def test_a_field_that_is_no_longer_planned_is_taken_away(self, cluster: FakeCluster) -> None:
         set_spec(cluster, pod={"nodeSelector": {"disk": "fast"}})

@@ -81,7 +81,7 @@ def plan(seen: DeploymentSnapshot, settings: OperatorSettings, now: datetime) ->
     # The spec is recorded last: only what the API server has taken in full is worth going back to.
     return DeploymentPlan(
         (*standing, config_map, *running.objects, *scalers, _controller_revision(owner, decision.target, seen)),
-        running.older | _flags_in_use(seen, running),
+        running.older | _flags_in_use(seen, running) | _weights_in_use(owner, decision.target, seen, running),
         decision=decision,
         revision=running.revision,
         workload=running.kind,
@@ -120,7 +120,7 @@ def _standing(
 
 
 def _secrets(owner: Owner, spec: DeploymentSpec, seen: DeploymentSnapshot) -> tuple[Raw, ...]:
-    secret = answer_cache.secret(owner, spec, seen.children)
+    secret = answer_cache.secret(owner, spec, seen)
     return (secret,) if secret else ()
 
 
@@ -141,6 +141,18 @@ def _flags_in_use(seen: DeploymentSnapshot, running: Replicas) -> frozenset[tupl
         return frozenset()
     maps = (child["metadata"]["name"] for child in seen.children if child["kind"] == CONFIG_MAP)
     return frozenset((CONFIG_MAP, name) for name in maps)
+
+
+def _weights_in_use(
+    owner: Owner, target: Target, seen: DeploymentSnapshot, running: Replicas
+) -> frozenset[tuple[str, str]]:
+    """The WenxinModel of an inline source that is no longer asked for, and whose claim would go with it.
+
+    It stays while the pods follow it, and while there are older ones: a node may be lost before they are replaced.
+    """
+    older = running.older or any(pod.revision != running.revision for pod in seen.pods)
+    used = older or target.model.name == owner.key.name
+    return frozenset({(WENXIN_MODEL, owner.key.name)} if used else ())
 
 
 def _controller_revision(owner: Owner, target: Target, seen: DeploymentSnapshot) -> Raw:
