@@ -4,6 +4,7 @@ Asked before a shrink (who is idlest?) and by what serves metrics to autoscalers
 missing, never idle.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -81,8 +82,17 @@ async def words(session: aiohttp.ClientSession, pod: Raw) -> Any:
         async with session.get(
             f"http://{host}:{PORT}/load", timeout=aiohttp.ClientTimeout(total=ASK_SECONDS), allow_redirects=False
         ) as response:
-            if response.status != 200 or (response.content_length or 0) > LONGEST_ANSWER:
-                return None
-            return await response.json(content_type=None)
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            body = await _bounded(response) if response.status == 200 else None
+            return None if body is None else json.loads(body)
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError):
         return None
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes | None:
+    """The body, whether or not its length is told; None where it is longer than any of ours."""
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > LONGEST_ANSWER:
+            return None
+    return bytes(body)

@@ -130,8 +130,7 @@ def problem(pod: Raw) -> Problem | None:
     status = pod.get("status") or {}
     scheduled = _condition(status, "PodScheduled")
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
-        # What follows "preemption:" repeats the same nodes in other words.
-        return Problem("Unschedulable", _cut(scheduled.get("message", "").split(" preemption:")[0]).rstrip(".,"))
+        return Problem("Unschedulable", _cut(_first_sentence(scheduled.get("message", ""))))
     for container in status.get("containerStatuses") or ():
         if not container.get("ready") and (found := _container_problem(container)):
             return found
@@ -185,6 +184,11 @@ def _container_problem(container: Raw) -> Problem | None:
         return None  # the pod's phase, Succeeded, comes one update later
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
     return termination(ended) if ended else None
+
+
+def _first_sentence(words: str) -> str:
+    """What the scheduler found; what follows is about other pods and claims ("no new claims to deallocate")."""
+    return re.split(r"\.(?: |$)", words, maxsplit=1)[0].rstrip(",")
 
 
 def _pull_message(image: str, words: str) -> str:

@@ -76,6 +76,17 @@ async def test_a_pod_that_says_something_else_is_missing(
     assert await load.ask(session, POD) is None
 
 
+async def test_an_answer_of_untold_length_is_read_no_further_than_any_of_ours_is_long(
+    session: aiohttp.ClientSession, answers: dict[str, web.Response]
+) -> None:
+    answers["next"] = web.json_response(WORDS)
+    answers["next"].enable_chunked_encoding()
+    assert await load.words(session, POD) == WORDS
+    answers["next"] = web.Response(text=" " * load.LONGEST_ANSWER + "{}")
+    answers["next"].enable_chunked_encoding()
+    assert await load.words(session, POD) is None
+
+
 @pytest.mark.parametrize("status", [None, {}, {"podIP": ""}, {"podIP": "::1"}, {"podIP": "127.0.0.1"}])
 async def test_a_pod_that_does_not_answer_is_missing(
     session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, status: Any
