@@ -239,10 +239,10 @@ class Cluster:
 
     async def apply_definition(self, manifest: Raw) -> Raw:
         """See definitions.Definitions."""
-        return await self._apply(f"{_DEFINITIONS}/{manifest['metadata']['name']}", manifest)
+        return await self._apply(f"{_DEFINITIONS}/{manifest['metadata']['name']}", manifest, HELM)
 
-    async def _apply(self, path: str, manifest: Raw) -> Raw:
-        query = {"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}
+    async def _apply(self, path: str, manifest: Raw, manager: str = FIELD_MANAGER) -> Raw:
+        query = {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
         result = await self._request("PATCH", path, query, body=manifest, content=APPLY)
         self._written(manifest["kind"], result)
         return result

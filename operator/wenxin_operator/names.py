@@ -16,6 +16,8 @@ GROUP = "serving.wenxin.io"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 FIELD_MANAGER = "wenxin-operator"
+HELM = "helm"
+"""Owns the definitions: Helm 4 applies them again with a new installation, and fails on fields that another owns."""
 
 WENXIN_DEPLOYMENT = "WenxinDeployment"
 WENXIN_MODEL = "WenxinModel"
