@@ -83,8 +83,9 @@ class Endpoint:
         return datetime.fromtimestamp(float(since), UTC)
 
     def pods(self) -> list[Object]:
-        """Its pods that are not on their way out."""
-        found = self.cluster.list("pods", namespace=self.namespace, selector=self.selector)
+        """Its serving pods that are not on their way out."""
+        runtime = f"{self.selector},app.kubernetes.io/component=runtime"
+        found = self.cluster.list("pods", namespace=self.namespace, selector=runtime)
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def pod(self) -> Object:
