@@ -20,7 +20,7 @@ from wenxin_operator import load
 from wenxin_operator.errors import ApiError, Cause, Conflict, Forbidden, Gone, Invalid, NotFound, Unreachable
 from wenxin_operator.event_recorder import EventRecorder
 from wenxin_operator.events import Event
-from wenxin_operator.names import FIELD_MANAGER, RESOURCES, Raw, path_of, selector_of
+from wenxin_operator.names import FIELD_MANAGER, HELM, RESOURCES, Raw, path_of, selector_of
 
 Object = dict[str, Any]
 Written = Callable[[str, Object], None]
