@@ -39,6 +39,9 @@ class Stream:
         self._done = False
         self._read(next(self._events))
         assert self._chunks, "the stream ended before its first token"
+
+    def outlasts_its_first_chunk(self) -> None:
+        """Fail unless there is something left to disturb."""
         assert self._reason is None, "a stream that a story disturbs must outlast its first chunk"
 
     def rest(self) -> Ending:
@@ -65,7 +68,9 @@ class Stream:
 
 
 @contextmanager
-def streaming(client: httpx.Client, model: str, max_tokens: int, choices: int = 1) -> Iterator[Stream]:
+def streaming(
+    client: httpx.Client, model: str, max_tokens: int, choices: int = 1, *, to_disturb: bool = True
+) -> Iterator[Stream]:
     """A stream of `choices` answers of exactly `max_tokens` tokens, unless somebody disturbs it."""
     body = {
         "model": model,
@@ -77,7 +82,10 @@ def streaming(client: httpx.Client, model: str, max_tokens: int, choices: int = 
     }
     with client.stream("POST", "/v1/completions", json=body) as response:
         response.raise_for_status()
-        yield Stream(response)
+        stream = Stream(response)
+        if to_disturb:
+            stream.outlasts_its_first_chunk()
+        yield stream
 
 
 def _events(response: httpx.Response) -> Iterator[str]:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import httpx
 
@@ -29,17 +30,18 @@ class Traffic:
 
 
 @contextmanager
-def traffic(endpoint: Endpoint, clients: int = 1, streams: int = 0) -> Iterator[Traffic]:
+def traffic(endpoint: Endpoint, clients: int = 1, streams: int = 0, tokens: int = STREAMED_TOKENS) -> Iterator[Traffic]:
     """Ask for as long as the block lasts. Nothing is tried twice: what fails here would fail for a user.
 
     Args:
         endpoint: Whom.
         clients: How many want whole answers.
         streams: How many more want streams.
+        tokens: How long each stream is.
     """
     seen, over = Traffic(), threading.Event()
     with endpoint.url() as url:
-        ways = [_ask] * clients + [_stream] * streams
+        ways = [_ask] * clients + [partial(_stream, tokens)] * streams
         asking = [threading.Thread(target=_repeat, args=(way, url, endpoint.name, seen, over)) for way in ways]
         for each in asking:
             each.start()
@@ -67,10 +69,10 @@ def _ask(url: str, model: str, seen: Traffic) -> None:
     seen.answered += 1
 
 
-def _stream(url: str, model: str, seen: Traffic) -> None:
+def _stream(tokens: int, url: str, model: str, seen: Traffic) -> None:
     with (
         httpx.Client(base_url=url, timeout=60.0, trust_env=False) as client,
-        streaming(client, model, STREAMED_TOKENS) as stream,
+        streaming(client, model, tokens, to_disturb=False) as stream,
     ):
         ending = stream.rest()
     assert ending.done, ending
