@@ -4,9 +4,12 @@
     python -m bench.answer_cache --quick    # in seconds; writes nothing
 
 The client speaks HTTP/1.1 over kept connections in this process, pinned to one core; the server, engine included, has
-another to itself where there are two, and Redis a third where there are three. A hit's time is the client's, so the
-server's own is less. The engine's share is measured with prompts drawn by Zipf's law, once with the cache and once
-without: what is generated twice is what the cache saves.
+another to itself where there are two, and Redis a third where there are three. `server_p50_ms` is from a request's
+headers to the last byte of its answer by the server's own histogram; `p50_ms` and `p99_ms` are the client's.
+`hits_per_core_second` counts only the time that the server's process was computing, whoever else wanted the core.
+Where that time goes is found by looking at the stack of another server every few milliseconds. The engine's share is
+measured with prompts drawn by Zipf's law, once with the cache and once without: what is generated twice is what the
+cache saves.
 """
 
 import argparse
@@ -15,33 +18,37 @@ import contextlib
 import json
 import os
 import random
-import subprocess
+import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 
-from bench import fixtures
+from bench import fixtures, sampled_server
 from bench.environment import Recording, Row, write_result
+from bench.redis_server import RedisServer
 from bench.server_process import serving
 from bench.streams import percentile
 
 _VOCABULARY = 1500
+# The least that the kernel counts of a process' time.
+_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`prompts` distinct prompts of `prompt_tokens`, answered with `answer_tokens` each."""
+    """Distinct prompts, their length and their answers', and how many requests; the profile's are `looked_at`."""
 
     prompts: int
     prompt_tokens: int
     answer_tokens: int
     hits: int
     connections: tuple[int, ...]
+    looked_at: int
     drawn: int
     zipf: float
 
@@ -72,9 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a few requests; writes nothing")
     options = parser.parse_args(arguments)
     plan = (
-        Plan(3, 16, 4, hits=30, connections=(1, 4), drawn=20, zipf=1.0)
+        Plan(3, 16, 4, hits=30, connections=(1, 4), looked_at=60, drawn=20, zipf=1.0)
         if options.quick
-        else Plan(100, 256, 64, hits=5000, connections=(1, 16), drawn=600, zipf=1.0)
+        else Plan(100, 256, 64, hits=5000, connections=(1, 16), looked_at=30_000, drawn=600, zipf=1.0)
     )
     recording = Recording(rates=False, quick=options.quick)
     with tempfile.TemporaryDirectory(prefix="wenxin-bench-") as scratch:
@@ -98,14 +105,23 @@ def _measure(plan: Plan, scratch: Path) -> dict[str, list[Row]]:
     bodies = _bodies(plan)
     cores = sorted(os.sched_getaffinity(0))
     flags = ("--device=cpu", "--cpu-threads=1")
+    counts = scratch / "looks.json"
+    sampled = ("bench.sampled_server", str(counts))
     with _redis(scratch, cores[2 % len(cores)]) as redis_url, _pinned(cores[1 % len(cores)]):
-        with serving(model_dir, scratch / "log", *flags, f"--redis-url={redis_url}") as url, _pinned(cores[0]):
+        cached = (*flags, f"--redis-url={redis_url}")
+        with serving(model_dir, scratch / "log", *cached) as url, _pinned(cores[0]):
             _ask(url, bodies, 4)  # fills the cache
             hits = [_hits(plan, url, bodies, connections) for connections in plan.connections]
+        with serving(model_dir, scratch / "log", *cached, program=sampled) as url, _pinned(cores[0]):
+            _ask(url, _in_turn(bodies, plan.looked_at), 1)
         with_cache = _zipf(plan, model_dir, scratch, bodies, *flags, f"--redis-url={redis_url}?db=1")
         without = _zipf(plan, model_dir, scratch, bodies, *flags)
     saved = {"saved_share_of_tokens": round(1 - with_cache["generated_tokens"] / without["generated_tokens"], 3)}
-    return {"hits": hits, "work saved": [{"cache": "on", **with_cache, **saved}, {"cache": "off", **without}]}
+    return {
+        "hits": hits,
+        "where the server's time goes": sampled_server.rows(counts),
+        "work saved": [{"cache": "on", **with_cache, **saved}, {"cache": "off", **without}],
+    }
 
 
 def _bodies(plan: Plan) -> list[bytes]:
@@ -115,16 +131,36 @@ def _bodies(plan: Plan) -> list[bytes]:
     return [json.dumps({"prompt": prompt, **fields}).encode() for prompt in prompts]
 
 
+def _in_turn(bodies: Sequence[bytes], count: int) -> list[bytes]:
+    return [bodies[number % len(bodies)] for number in range(count)]
+
+
 def _hits(plan: Plan, url: str, bodies: Sequence[bytes], connections: int) -> Row:
-    asked = [bodies[number % len(bodies)] for number in range(plan.hits)]
-    seconds, latencies, found = _ask(url, asked, connections)
+    before = _metrics(url)
+    seconds, latencies, found = _ask(url, _in_turn(bodies, plan.hits), connections)
+    spent = {name: value - before[name] for name, value in _metrics(url).items()}
     return {
         "connections": connections,
         "hit_share": round(found.get("hit", 0) / plan.hits, 3),  # 1, unless something else has the cores
         "answers_per_second": round(plan.hits / seconds),
+        "hits_per_core_second": round(plan.hits / max(spent["process_cpu_seconds_total"], _TICK_SECONDS)),
+        "server_p50_ms": round(1e3 * _median(spent, "wenxin_answer_cache_hit_seconds"), 2),
         "p50_ms": round(1e3 * percentile(latencies, 0.5), 2),
         "p99_ms": round(1e3 * percentile(latencies, 0.99), 2),
     }
+
+
+def _median(samples: Mapping[str, float], histogram: str) -> float:
+    """Find the value that half of a histogram is below, as Prometheus does: on a straight line through its bucket."""
+    found = re.compile(re.escape(histogram) + r'_bucket\{le="([^"]+)"\}').fullmatch
+    buckets = [(float(match[1]), count) for name, count in samples.items() if (match := found(name))]
+    half = buckets[-1][1] / 2
+    lower, below = 0.0, 0.0
+    for bound, count in buckets:
+        if count >= half > below:
+            return lower + (bound - lower) * (half - below) / (count - below)
+        lower, below = bound, count
+    return 0.0  # there were none
 
 
 def _zipf(plan: Plan, model_dir: Path, scratch: Path, bodies: Sequence[bytes], *flags: str) -> Row:
@@ -133,15 +169,15 @@ def _zipf(plan: Plan, model_dir: Path, scratch: Path, bodies: Sequence[bytes], *
     asked = dice.choices(bodies, weights, k=plan.drawn)
     with serving(model_dir, scratch / "log", *flags) as url:
         seconds, _, found = _ask(url, asked, 8)
-        generated = _generated_tokens(url)
+        generated = int(_metrics(url)["wenxin_generation_tokens_total"])
     answered = {f"{how}_share": round(found.get(how, 0) / plan.drawn, 3) for how in ("hit", "shared") if found.get(how)}
     return {"requests": plan.drawn, "seconds": round(seconds, 2), "generated_tokens": generated, **answered}
 
 
-def _generated_tokens(url: str) -> int:
+def _metrics(url: str) -> dict[str, float]:
     lines = httpx.get(f"{url}/metrics", trust_env=False).text.splitlines()
-    (line,) = (line for line in lines if line.startswith("wenxin_generation_tokens_total "))
-    return int(float(line.split(" ")[1]))
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
 
 
 def _ask(url: str, bodies: Sequence[bytes], connections: int) -> tuple[float, list[float], dict[str, int]]:
@@ -176,20 +212,13 @@ async def _asked(url: str, bodies: Sequence[bytes], connections: int) -> tuple[f
 @contextlib.contextmanager
 def _redis(scratch: Path, core: int) -> Iterator[str]:
     """Run a Redis on a socket; yields its URL."""
-    socket = scratch / "redis.sock"
-    command = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", "", "--appendonly", "no"]
+    redis = RedisServer(scratch)
     with _pinned(core):
-        process = subprocess.Popen(command, cwd=scratch, stdout=subprocess.DEVNULL)
+        redis.start()
     try:
-        deadline = time.monotonic() + 30
-        while not socket.exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("redis-server did not start")
-            time.sleep(0.01)
-        yield f"unix://{socket}"
+        yield redis.url
     finally:
-        process.terminate()
-        process.wait()
+        redis.stop()
 
 
 @contextlib.contextmanager

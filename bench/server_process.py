@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -15,13 +15,19 @@ _STEP_SUM = re.compile(r'^wenxin_step_seconds_sum\{phase="(\w+)"\} (\S+)$', re.M
 
 
 @contextlib.contextmanager
-def serving(model_dir: Path, log: Path, *flags: str) -> Iterator[str]:
+def serving(model_dir: Path, log: Path, *flags: str, program: Sequence[str] = ("wenxin_runtime",)) -> Iterator[str]:
     """Serve `model_dir` on a free port of the loopback; yields the base URL once the model is ready.
+
+    Args:
+        model_dir: The checkpoint.
+        log: Where the server's output goes.
+        flags: Of `serve`.
+        program: The module that is asked to serve, and words before that.
 
     Raises:
         RuntimeError: the server ended or did not become ready in time; the message holds the end of its log.
     """
-    command = (sys.executable, "-m", "wenxin_runtime", "serve", str(model_dir))
+    command = (sys.executable, "-m", *program, "serve", str(model_dir))
     local = ("--host=127.0.0.1", "--port=0", "--shutdown-delay=0")
     with log.open("w") as sink, subprocess.Popen([*command, *local, *flags], stdout=sink, stderr=sink) as process:
         try:
