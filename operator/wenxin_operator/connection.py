@@ -9,7 +9,7 @@ import os
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,18 +154,24 @@ def resource_in(path: str) -> str:
     return "/".join([rest[0], *rest[2:3]]) if rest else "discovery"
 
 
-def find(kubeconfig: Path | None, environment: Mapping[str, str] = os.environ) -> Endpoint:
-    """The endpoint: the given kubeconfig, $KUBECONFIG, the pod's service account, or ~/.kube/config.
+def find(kubeconfig: Path | None, environment: Mapping[str, str] = os.environ, context: str = "") -> Endpoint:
+    """The endpoint: the given kubeconfig, those in $KUBECONFIG, the pod's service account, or ~/.kube/config.
+
+    Args:
+        kubeconfig: A file.
+        environment: Variables.
+        context: One of a kubeconfig's; empty for its current one.
 
     Raises:
         ConfigurationError: there is none, or it can not be used.
     """
-    named = kubeconfig or (Path(environment["KUBECONFIG"]) if environment.get("KUBECONFIG") else None)
-    if named:
-        return from_kubeconfig(named)
-    if environment.get("KUBERNETES_SERVICE_HOST") and (SERVICE_ACCOUNT / "token").exists():
+    if kubeconfig:
+        return from_kubeconfig(kubeconfig, context=context)
+    if several := [Path(each) for each in environment.get("KUBECONFIG", "").split(os.pathsep) if each]:
+        return from_kubeconfig(*several, context=context)
+    if not context and environment.get("KUBERNETES_SERVICE_HOST") and (SERVICE_ACCOUNT / "token").exists():
         return in_cluster(environment, SERVICE_ACCOUNT)
-    return from_kubeconfig(Path(environment.get("HOME", "/")) / ".kube" / "config")
+    return from_kubeconfig(Path(environment.get("HOME", "/")) / ".kube" / "config", context=context)
 
 
 def in_cluster(environment: Mapping[str, str], account: Path) -> Endpoint:
@@ -177,71 +183,97 @@ def in_cluster(environment: Mapping[str, str], account: Path) -> Endpoint:
     return Endpoint(server=f"https://{host}:{port}", tls=tls, token=Token(account / "token"), namespace=namespace)
 
 
-def from_kubeconfig(path: Path) -> Endpoint:
-    """The current context of a kubeconfig with a client certificate, a token, or a program that prints one.
+def from_kubeconfig(*paths: Path, context: str = "") -> Endpoint:
+    """A context of kubeconfigs with a client certificate, a token, or a program that prints one.
+
+    Args:
+        paths: As kubectl merges them: what several say is as the first says it, and one of several may be missing.
+        context: Its name; empty for the current one.
 
     Raises:
         ConfigurationError: it is missing or malformed, or logs in otherwise.
     """
+    what = f"kubeconfig {os.pathsep.join(map(str, paths))}"
     try:
-        config = yaml.safe_load(path.read_text())
-        context = _named(config, "context", config["current-context"])
-        cluster = _named(config, "cluster", context["cluster"])
-        user = _named(config, "user", context["user"])
+        there = [path for path in paths if path.exists()] or paths
+        files = [_Kubeconfig(path, yaml.safe_load(path.read_text()) or {}) for path in there]
+        chosen = context or next((name for each in files if (name := each.content.get("current-context"))), None)
+        if chosen is None:
+            raise ConfigurationError(f"{what}: it has no current-context; choose one with `kubectl config use-context`")
+        place = _named(files, "context", chosen)
+        cluster, user = _named(files, "cluster", place["cluster"]), _named(files, "user", place["user"])
         return Endpoint(
             server=cluster["server"].rstrip("/"),
-            tls=_tls(path, cluster, user),
-            token=_token(path, user),
-            namespace=context.get("namespace", "default"),
+            tls=_tls(cluster, user),
+            token=_token(what, user),
+            namespace=place.get("namespace", "default"),
         )
     except FileNotFoundError as error:
-        raise ConfigurationError(f"kubeconfig {path}: {error.filename} does not exist") from None
-    except (KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"kubeconfig {path}: {type(error).__name__}: {error}") from None
+        raise ConfigurationError(f"{what}: {error.filename} does not exist") from None
+    except (KeyError, TypeError, AttributeError, ValueError, OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{what}: {type(error).__name__}: {error}") from None
 
 
-def _named(config: Mapping[str, Any], what: str, name: str) -> dict[str, Any]:
-    for entry in config.get(f"{what}s") or ():
-        if entry["name"] == name:
-            return entry[what] or {}
+_FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+"""Fields of a kubeconfig that name a file, from its own folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kubeconfig:
+    path: Path
+    content: Mapping[str, Any]
+
+    def located(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """The entry with its files found from this one's folder, and its program where it has a folder (client-go)."""
+        found = {**entry} | {field: str(self.path.parent / entry[field]) for field in _FILES if field in entry}
+        if "/" in str((entry.get("exec") or {}).get("command", "")):
+            found["exec"] = {**entry["exec"], "command": str(self.path.parent / entry["exec"]["command"])}
+        return found
+
+
+def _named(files: Sequence[_Kubeconfig], what: str, name: str) -> dict[str, Any]:
+    for each in files:
+        for entry in each.content.get(f"{what}s") or ():
+            if entry["name"] == name:
+                return each.located(entry[what] or {})
     raise KeyError(f"no {what} named {name}")
 
 
-def _token(path: Path, user: Mapping[str, Any]) -> Callable[..., str] | None:
+def _token(what: str, user: Mapping[str, Any]) -> Callable[..., str] | None:
     if "exec" in user:
-        return ExecToken(f"kubeconfig {path}: users[].user.exec", user["exec"])
+        return ExecToken(f"{what}: users[].user.exec", user["exec"])
     for plugin in ("auth-provider", "username"):
         if plugin in user:
             raise ConfigurationError(
-                f"kubeconfig {path}: users[].user.{plugin} is not supported; use exec, a client certificate, a token, "
+                f"{what}: users[].user.{plugin} is not supported; use exec, a client certificate, a token, "
                 "or `kubectl create token` of a service account"
             )
     if "tokenFile" in user:
-        return Token(path.parent / user["tokenFile"])
+        return Token(Path(user["tokenFile"]))
     if "token" in user:
         token = str(user["token"])
         return lambda *, fresh=False: token  # noqa: ARG005 - same signature as Token
     return None
 
 
-def _tls(path: Path, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> ssl.SSLContext | None:
+def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any]) -> ssl.SSLContext | None:
     if cluster["server"].startswith("http://"):
         return None
-    authority = _pem(path, cluster, "certificate-authority")
+    authority = _pem(cluster, "certificate-authority")
     tls = ssl.create_default_context(cadata=authority.decode() if authority else None)
     if cluster.get("insecure-skip-tls-verify"):
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-    certificate, key = _pem(path, user, "client-certificate"), _pem(path, user, "client-key")
+    certificate, key = _pem(user, "client-certificate"), _pem(user, "client-key")
     if certificate and key:
         _load_chain(tls, certificate + b"\n" + key)
     return tls
 
 
-def _pem(path: Path, entry: Mapping[str, Any], field: str) -> bytes | None:
-    """Inline data, or a file relative to the kubeconfig."""
+def _pem(entry: Mapping[str, Any], field: str) -> bytes | None:
+    """Inline data, or a file."""
     if f"{field}-data" in entry:
         return base64.b64decode(entry[f"{field}-data"])
-    return (path.parent / entry[field]).read_bytes() if field in entry else None
+    return Path(entry[field]).read_bytes() if field in entry else None
 
 
 def _load_chain(tls: ssl.SSLContext, chain: bytes) -> None:

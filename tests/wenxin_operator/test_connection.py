@@ -209,7 +209,8 @@ def test_a_given_kubeconfig_beats_the_environment_which_beats_home(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "TypeError"),
+        ("", "has no current-context; choose one"),
+        ("[a]", "AttributeError"),
         ("current-context: nowhere", "no context named nowhere"),
         ("{", "kubeconfig"),
         ("current-context: a\ncontexts: [{name: a, context: {cluster: c, user: u}}]", "no cluster named c"),
@@ -228,6 +229,32 @@ def test_a_missing_kubeconfig_or_certificate_is_an_error_that_names_it(tmp_path:
     user = {"client-certificate": "gone.crt", "client-key": "gone.key"}
     with pytest.raises(ConfigurationError, match=r"gone\.crt does not exist"):
         from_kubeconfig(write_kubeconfig(tmp_path / "k", {"server": "https://x"}, user))
+
+
+def test_several_kubeconfigs_are_one_in_which_the_first_word_counts(tmp_path: Path) -> None:
+    one = write_kubeconfig(tmp_path / "one", {"server": "http://first"}, {}, namespace="a")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "t").write_text("secret")
+    more = {
+        "current-context": "far",
+        "contexts": [
+            {"name": "one", "context": {"cluster": "far", "user": "far"}},
+            {"name": "far", "context": {"cluster": "far", "user": "far", "namespace": "b"}},
+        ],
+        "clusters": [{"name": "far", "cluster": {"server": "http://far"}}],
+        "users": [{"name": "far", "user": {"tokenFile": "t"}}],
+    }
+    (tmp_path / "below" / "more").write_text(yaml.safe_dump(more))
+    several = {"KUBECONFIG": f"{tmp_path}/gone:{one}::{tmp_path}/below/more"}
+    here, there = find(None, several), find(None, several, "far")
+    assert (here.server, here.namespace, here.token) == ("http://first", "a", None)
+    assert (there.server, there.namespace) == ("http://far", "b")
+    assert there.token is not None
+    assert there.token() == "secret"
+    with pytest.raises(ConfigurationError, match="no context named nowhere"):
+        find(None, several, "nowhere")
+    with pytest.raises(ConfigurationError, match="gone does not exist"):
+        find(None, {"KUBECONFIG": f"{tmp_path}/gone:{tmp_path}/gone-too"})
 
 
 def test_a_login_by_plugin_is_refused_with_what_to_do_instead(tmp_path: Path) -> None:

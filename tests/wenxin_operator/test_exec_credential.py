@@ -75,3 +75,18 @@ async def test_a_kubeconfig_with_a_program_logs_in(api: FakeApi, tmp_path: Path)
     endpoint = from_kubeconfig(path)
     async with endpoint.session(timeout=5) as session, session.get(f"{api.url}/api/v1/pods") as response:
         assert response.status == 200
+
+
+def test_a_program_with_a_folder_is_looked_for_from_the_kubeconfig(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "login").symlink_to(sys.executable)
+    config = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
+        "clusters": [{"name": "c", "cluster": {"server": "http://c"}}],
+        "users": [{"name": "c", "user": {"exec": {**plugin(tmp_path), "command": "./bin/login"}}}],
+    }
+    (tmp_path / "k").write_text(json.dumps(config))
+    token = from_kubeconfig(tmp_path / "k").token
+    assert token is not None
+    assert token() == "token-1"

@@ -53,7 +53,7 @@ async def connected(options: argparse.Namespace, environment: Mapping[str, str])
     Raises:
         ConfigurationError: there is no usable kubeconfig.
     """
-    endpoint = find(options.kubeconfig, environment)
+    endpoint = find(options.kubeconfig, environment, options.kube_context or "")
     everywhere = getattr(options, "all_namespaces", False)
     namespace = None if everywhere else options.namespace or endpoint.namespace
     async with endpoint.session(timeout=REQUEST_SECONDS) as session:
@@ -71,7 +71,13 @@ def add_place(command: argparse.ArgumentParser, *, everywhere: bool = False) -> 
     command.add_argument("-n", "--namespace", help="default: that of the kubeconfig's context")
     if everywhere:
         command.add_argument("-A", "--all-namespaces", action="store_true", help="in all namespaces")
+    add_kubeconfig(command)
+
+
+def add_kubeconfig(command: argparse.ArgumentParser) -> None:
+    """Add the options that say which cluster."""
     command.add_argument("--kubeconfig", type=Path, help="default: $KUBECONFIG, else ~/.kube/config")
+    command.add_argument("--kube-context", metavar="CONTEXT", help="of the kubeconfig (default: the current one)")
 
 
 def positive(text: str) -> int:

@@ -72,7 +72,7 @@ async def _run(options: argparse.Namespace, environment: Mapping[str, str]) -> i
         serving = await _serving(connection, options.name)
         if options.action == "flush":
             return await _flush(connection, serving[0], options)
-        stored = json.loads(await _in_pod(connection, serving[0], "stats", all_models=options.all))
+        stored = await _in_pod(connection, serving[0], "stats", all_models=options.all)
         requests = await _requests(connection, serving)
     shown = json.dumps(_fields(stored, requests), indent=2) if options.output == "json" else _text(stored, requests)
     print(shown)
@@ -108,7 +108,7 @@ async def _flush(connection: Connection, pod: Raw, options: argparse.Namespace) 
     if not options.yes and not _agreed(f"Flush the answers of {whose}? They are generated anew when asked for. [y/N] "):
         print("nothing was flushed", file=sys.stderr)
         return 1
-    done = json.loads(await _in_pod(connection, pod, "flush", all_models=options.all))
+    done = await _in_pod(connection, pod, "flush", all_models=options.all)
     print(json.dumps(done) if options.output == "json" else f"{done['entries']:,} answers of {whose} flushed")
     return 0
 
@@ -118,7 +118,7 @@ def _agreed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-async def _in_pod(connection: Connection, pod: Raw, action: str, *, all_models: bool) -> str:
+async def _in_pod(connection: Connection, pod: Raw, action: str, *, all_models: bool) -> Raw:
     words = [
         *_COMMAND,
         action,
@@ -128,9 +128,12 @@ async def _in_pod(connection: Connection, pod: Raw, action: str, *, all_models: 
         *(["--yes"] if action == "flush" else []),
     ]
     metadata = pod["metadata"]
-    return await execute.output_of(
+    output = await execute.output_of(
         connection.session, connection.endpoint, metadata["namespace"], metadata["name"], words, _tell
     )
+    if (told := pods.result(output)) is None:
+        raise OperatorError(f"pod {metadata['name']}: its runtime does not say what its answer cache holds")
+    return told
 
 
 def _tell(words: str) -> None:

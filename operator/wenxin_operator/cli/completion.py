@@ -8,9 +8,8 @@ import asyncio
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
-from wenxin_operator.cli.asking import connected
+from wenxin_operator.cli.asking import add_kubeconfig, connected
 from wenxin_operator.errors import OperatorError
 from wenxin_operator.names import WENXIN_DEPLOYMENT, WENXIN_MODEL
 from wenxin_operator.presets import PRESETS
@@ -122,7 +121,7 @@ def _names(kind: str, before: Sequence[str], environment: Mapping[str, str]) -> 
     """What the cluster has; nothing where it can not be asked, for a shell shows no errors."""
     place = argparse.ArgumentParser(add_help=False)
     place.add_argument("-n", "--namespace")
-    place.add_argument("--kubeconfig", type=Path)
+    add_kubeconfig(place)
     options, _ = place.parse_known_args(before)
     try:
         return asyncio.run(asyncio.wait_for(_listed(kind, options, environment), _ASK_SECONDS))

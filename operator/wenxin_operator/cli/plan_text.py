@@ -81,9 +81,14 @@ def _size(spec: Raw) -> str:
 
 def _revisions(things: Iterable[Raw]) -> set[str]:
     """Of the pods that some workloads make; a child without the label makes none that answer requests."""
-    templates = (each["spec"].get("template") or {} for each in things if each["kind"] in WORKLOADS)
+    templates = (_template(each["spec"]) for each in things if each["kind"] in WORKLOADS)
     labels = ((template.get("metadata") or {}).get("labels") or {} for template in templates)
     return {each[LABEL_REVISION] for each in labels if LABEL_REVISION in each}
+
+
+def _template(spec: Raw) -> Raw:
+    template: Raw | None = spec.get("template") or (spec.get("leaderWorkerTemplate") or {}).get("workerTemplate")
+    return template or {}
 
 
 def _name(thing: Raw) -> str:

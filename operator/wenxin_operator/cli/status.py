@@ -3,11 +3,10 @@
 import argparse
 import asyncio
 import json
-import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from wenxin_operator.cli.asking import add_place, connected
+from wenxin_operator.errors import OperatorError
 from wenxin_operator.names import WENXIN_DEPLOYMENT, Raw
 from wenxin_operator.observe import conditions_of
 
@@ -22,21 +21,17 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """Run it: 0 when all that was asked for is Ready, 1 when something is not, 2 when nothing is there.
+    """Run it: 0 when all that was asked for is Ready, 1 when something is not.
 
     Raises:
-        OperatorError: the cluster can not be asked.
+        OperatorError: the cluster can not be asked, or nothing is there.
     """
     found = asyncio.run(_found(options, environment))
-    if options.output == "json":
-        print(json.dumps(list(map(fields, found)), indent=2))
-    else:
-        print("\n\n".join(map(render, found)) or f"no WenxinDeployment {options.name or 'here'}", file=_stream(found))
-    return 2 if not found else 0 if all(map(is_ready, found)) else 1
-
-
-def _stream(found: list[Raw]) -> Any:
-    return sys.stdout if found else sys.stderr
+    if not found:
+        raise OperatorError(f"no WenxinDeployment {options.name or 'here'}")
+    shown = json.dumps(list(map(fields, found)), indent=2) if options.output == "json" else None
+    print(shown or "\n\n".join(map(render, found)))
+    return 0 if all(map(is_ready, found)) else 1
 
 
 async def _found(options: argparse.Namespace, environment: Mapping[str, str]) -> list[Raw]:

@@ -186,3 +186,11 @@ async def test_what_cannot_be_asked_is_told(
     server.deployments = [deployment()]
     assert "has no spec.answerCache" in await says("ernie")
     assert "no WenxinDeployment other" in await says("other")
+
+
+async def test_a_runtime_that_says_something_else_is_an_error_in_words(
+    server: WithExec, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.messages = [b"\x01nonsense", b"\x03" + SUCCESS]
+    assert await run("cache", "stats", "ernie", kubeconfig=place) == 2
+    assert "its runtime does not say what its answer cache holds" in capsys.readouterr().err

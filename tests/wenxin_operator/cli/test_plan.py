@@ -10,7 +10,9 @@ import yaml
 from tests.wenxin_operator.cli.commands import run
 from tests.wenxin_operator.fake_api import FakeApi
 from tests.wenxin_operator.running import CLAIM, deployment, finish_inspection, operating, quiet, until
-from wenxin_operator.names import CONFIG_MAP, DEPLOYMENT
+from wenxin_operator.changes import Changes
+from wenxin_operator.cli.plan_text import Planned
+from wenxin_operator.names import CONFIG_MAP, DEPLOYMENT, LABEL_REVISION, LEADER_WORKER_SET, Raw
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -184,3 +186,13 @@ async def test_a_resource_that_is_going_can_not_be_planned(
     await api.put(going)
     assert await run("plan", "-f", written(tmp_path, deployment()), kubeconfig=kubeconfig) == 2
     assert "is being deleted" in capsys.readouterr().err
+
+
+def test_groups_of_pods_that_would_be_replaced_are_called_that() -> None:
+    def groups(revision: str) -> Raw:
+        template = {"metadata": {"labels": {LABEL_REVISION: revision}}}
+        return {"kind": LEADER_WORKER_SET, "spec": {"leaderWorkerTemplate": {"workerTemplate": template}}}
+
+    for after, replaced in (("old", False), ("new", True)):
+        planned = Planned({}, {}, Changes((), ()), [groups(after)], [groups("old")])
+        assert planned.replaces_pods is replaced

@@ -68,8 +68,13 @@ async def test_all_of_a_namespace_are_shown_and_one_that_is_not_ready_makes_the_
 async def test_what_is_not_there_or_can_not_be_asked_makes_the_exit_code_2(
     api: FakeApi, kubeconfig: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert await run("status", "ernie", "--kubeconfig", str(kubeconfig)) == 2
-    assert "no WenxinDeployment ernie" in capsys.readouterr().err
+    for output in ("text", "json"):
+        assert await run("status", "ernie", "--kubeconfig", str(kubeconfig), "-o", output) == 2
+        told = capsys.readouterr()
+        assert "no WenxinDeployment ernie" in told.err
+        assert not told.out
+    assert await run("status", "--kubeconfig", str(kubeconfig), "--kube-context", "nowhere") == 2
+    assert "no context named nowhere" in capsys.readouterr().err
     assert await run("status", "--kubeconfig", "/nowhere") == 2
     assert "kubeconfig /nowhere" in capsys.readouterr().err
     api.token = "secret"
