@@ -15,47 +15,23 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from tests.wenxin_operator.api_requests import (
+    Object,
+    Request,
+    Target,
+    covers,
+    kind_of,
+    matches,
+    merged,
+    parse,
+    seen,
+    strip,
+    without,
+)
 from wenxin_operator.names import RESOURCES
 
-Object = dict[str, Any]
 BOOKMARK_SECONDS = 30.0
 EXTRA = {"events.k8s.io/v1": {"events": "Event"}, "coordination.k8s.io/v1": {"leases": "Lease"}}
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request as the server saw it, with the verb that RBAC judges."""
-
-    verb: str
-    group: str
-    resource: str
-    namespace: str
-    name: str
-    content_type: str = ""
-    query: str = ""
-
-
-@dataclass
-class Target:
-    """What a path points at."""
-
-    api_version: str
-    plural: str
-    namespace: str = ""
-    name: str = ""
-    subresource: str = ""
-
-    @property
-    def group(self) -> str:
-        return self.api_version.rpartition("/")[0]
-
-    @property
-    def resource(self) -> str:
-        return f"{self.plural}/{self.subresource}" if self.subresource else self.plural
-
-    @property
-    def key(self) -> tuple[str, str, str, str]:
-        return self.api_version, self.plural, self.namespace, self.name
 
 
 @dataclass
@@ -80,6 +56,7 @@ class FakeApi:
         self._applied: dict[tuple[Any, ...], Object] = {}
         self._faults: list[web.Response] = []
         self._watching: set[asyncio.Task[Any]] = set()
+        self._frozen: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
         application = web.Application()
@@ -104,6 +81,10 @@ class FakeApi:
         """Break every watch that is open."""
         for task in self._watching:
             task.cancel()
+
+    def freeze_watches(self) -> None:
+        """Say nothing more in any watch that is open, and close none: a connection that was lost on the way."""
+        self._frozen |= self._watching
 
     def compact(self) -> None:
         """Forget history: a watch or continue token from before is answered 410."""
@@ -157,12 +138,12 @@ class FakeApi:
         parts = request.path.strip("/").split("/")
         if len(parts) < (3 if parts[0] == "api" else 4):
             return self._discover(parts)
-        target = _parse(parts)
-        seen = _seen(request, target)
-        self.requests.append(seen)
-        if not self.allows(seen):
-            return _status(403, "Forbidden", f"may not {seen.verb} {seen.resource}")
-        return await self._answer(seen, request, target)
+        target = parse(parts)
+        about = seen(request, target)
+        self.requests.append(about)
+        if not self.allows(about):
+            return _status(403, "Forbidden", f"may not {about.verb} {about.resource}")
+        return await self._answer(about, request, target)
 
     async def _answer(self, seen: Request, request: web.Request, target: Target) -> web.StreamResponse:
         if target.plural in self.lacks:
@@ -183,7 +164,7 @@ class FakeApi:
         size = self.page or int(request.query.get("limit", len(items) or 1))
         more = f"{as_of}-{start + size}" if start + size < len(items) else ""
         metadata = {"resourceVersion": str(as_of), "continue": more}
-        kind = f"{_kind_of(target)}List"
+        kind = f"{kind_of(target)}List"
         body = {
             "kind": kind,
             "apiVersion": target.api_version,
@@ -200,12 +181,15 @@ class FakeApi:
         self._watching.add(task)
         try:
             async for kind, thing in self._events(request, target):
+                if task in self._frozen:
+                    await asyncio.Event().wait()
                 await response.write(json.dumps({"type": kind, "object": thing}).encode() + b"\n")
         except (asyncio.CancelledError, ConnectionError):
             if request.transport:
                 request.transport.abort()
         finally:
             self._watching.discard(task)
+            self._frozen.discard(task)
         return response
 
     async def _events(self, request: web.Request, target: Target) -> Any:
@@ -218,7 +202,7 @@ class FakeApi:
                 yield "ERROR", {"kind": "Status", "code": self.watch_error, "message": "told to fail"}
                 return
             for version, kind, at, thing in list(self._history):
-                if version > since and _covers(target, at) and _matches(request, thing):
+                if version > since and covers(target, at) and matches(request, thing):
                     yield kind, thing
             since = self.version
             async with self._changed:
@@ -261,7 +245,7 @@ class FakeApi:
             return _status(409, "Conflict", f"uid in precondition: {uid}")
         before = self._applied.get((*target.key, target.subresource, manager), {})
         self._applied[*target.key, target.subresource, manager] = change
-        result = merged(_without(live or {}, before, change), change)
+        result = merged(without(live or {}, before, change), change)
         created = not live
         return web.json_response(await self._store(target, result), status=201 if created else 200)
 
@@ -309,7 +293,7 @@ class FakeApi:
 
     def _selected(self, request: web.Request, target: Target) -> Iterator[Object]:
         for (api_version, plural, namespace, name), thing in sorted(self.objects.items()):
-            if _covers(target, Target(api_version, plural, namespace, name)) and _matches(request, thing):
+            if covers(target, Target(api_version, plural, namespace, name)) and matches(request, thing):
                 yield thing
 
     def _discover(self, parts: list[str]) -> web.Response:
@@ -331,69 +315,6 @@ class FakeApi:
         return web.json_response(
             {"resources": [{"name": plural, "kind": kind, **about} for plural, kind in listed.items()]}
         )
-
-
-def strip(thing: Object, *more: str) -> Object:
-    """The object without apiVersion and kind, as in a list, and without some metadata."""
-    metadata = {key: value for key, value in thing["metadata"].items() if key not in more}
-    return {key: value for key, value in thing.items() if key not in ("apiVersion", "kind")} | {"metadata": metadata}
-
-
-def merged(live: Any, change: Any) -> Any:
-    """JSON merge patch."""
-    if not isinstance(change, dict):
-        return change
-    result = dict(live) if isinstance(live, dict) else {}
-    for key, value in change.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(result.get(key), value)
-    return result
-
-
-def _without(live: Object, before: Object, change: Object) -> Object:
-    """The live object without the fields that were applied before and no longer are."""
-    result = {}
-    for key, value in live.items():
-        if key in before and key not in change:
-            continue
-        nested = isinstance(value, dict) and isinstance(before.get(key), dict) and isinstance(change.get(key), dict)
-        result[key] = _without(value, before[key], change[key]) if nested else value
-    return result
-
-
-def _parse(parts: list[str]) -> Target:
-    api_version, rest = (parts[1], parts[2:]) if parts[0] == "api" else ("/".join(parts[1:3]), parts[3:])
-    namespace = ""
-    if rest[0] == "namespaces" and len(rest) > 2:
-        namespace, rest = rest[1], rest[2:]
-    plural, name, subresource = (*rest, "", "")[:3]
-    return Target(api_version, plural, namespace, name, subresource)
-
-
-def _seen(request: web.Request, target: Target) -> Request:
-    verbs = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-    reading = "watch" if "watch" in request.query else "get" if target.name else "list"
-    verb = verbs.get(request.method, reading)
-    return Request(
-        verb, target.group, target.resource, target.namespace, target.name, request.content_type, request.query_string
-    )
-
-
-def _kind_of(target: Target) -> str:
-    return next((kind for kind, resource in RESOURCES.items() if resource.plural == target.plural), "Lease")
-
-
-def _covers(target: Target, at: Target) -> bool:
-    same = (target.api_version, target.plural) == (at.api_version, at.plural)
-    return same and target.namespace in ("", at.namespace)
-
-
-def _matches(request: web.Request, thing: Object) -> bool:
-    wanted = filter(None, request.query.get("labelSelector", "").split(","))
-    labels = thing["metadata"].get("labels") or {}
-    return all(labels.get(part.split("=")[0]) == part.split("=")[1] for part in wanted)
 
 
 def _group(name: str, version: str) -> Object:

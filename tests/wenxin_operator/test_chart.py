@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.wenxin_operator.fake_api import FakeApi, Request
+from tests.wenxin_operator.api_requests import Request
+from tests.wenxin_operator.fake_api import FakeApi
 from tests.wenxin_operator.running import CLAIM, deployment, finish_inspection, operating, quiet, until
 from wenxin_operator.api.deployment import DeploymentSpec
 from wenxin_operator.api.model import ModelSpec

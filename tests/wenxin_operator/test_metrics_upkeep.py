@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from e2e.harness.pki import Authority
-from tests.wenxin_operator.fake_api import merged
+from tests.wenxin_operator.api_requests import merged
 from wenxin_operator import load
 from wenxin_operator.errors import ApiError, Conflict, Forbidden, NotFound
 from wenxin_operator.load import Load

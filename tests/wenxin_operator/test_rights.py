@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.wenxin_operator.fake_api import FakeApi, Request
+from tests.wenxin_operator.api_requests import Request
+from tests.wenxin_operator.fake_api import FakeApi
 from tests.wenxin_operator.running import CLAIM, deployment, finish_inspection, operating, until
 from tests.wenxin_operator.test_chart import CHART, FETCHED, granted, rules
 from wenxin_operator.api.schema import crds
