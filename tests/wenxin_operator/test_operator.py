@@ -225,6 +225,7 @@ async def test_the_program_runs_from_the_environment_and_ends_at_a_signal(api: F
         **{name: value for name, value in os.environ.items() if not name.startswith("WENXIN_OPERATOR_")},
         "WENXIN_OPERATOR_KUBECONFIG": str(kubeconfig),
         "WENXIN_OPERATOR_HTTP_PORT": "0",
+        "WENXIN_OPERATOR_METRICS_HTTPS_PORT": "0",
         "WENXIN_OPERATOR_HTTP_HOST": "127.0.0.1",
         "WENXIN_OPERATOR_LEASE_NAMESPACE": "system",
         "PYTHONWARNINGS": "error",
