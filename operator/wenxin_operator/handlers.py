@@ -43,6 +43,8 @@ class Watch:
         kinds: What is watched, by kind.
         namespaces: What is watched; empty is the whole cluster.
         request_timeout: Seconds for one request that is no watch.
+        silence: Seconds after which a watch that tells nothing is begun anew. A connection may be lost without either
+            side being told; only the API server's bookmarks, one each minute, tell it from one where nothing happens.
     """
 
     def __init__(
@@ -54,9 +56,10 @@ class Watch:
         kinds: Mapping[str, Resource],
         namespaces: Sequence[str],
         request_timeout: float,
+        silence: float,
     ) -> None:
         self._feed, self._server, self._session, self._kinds = feed, server, session, kinds
-        self._namespaces, self._request_timeout = namespaces, request_timeout
+        self._namespaces, self._request_timeout, self._silence = namespaces, request_timeout, silence
 
     async def run(self, started: Callable[[], None]) -> None:
         """Watch until cancelled, or raise what ended kopf.
@@ -122,6 +125,7 @@ class Watch:
         settings.networking.request_timeout = self._request_timeout
         settings.networking.error_backoffs = Patience()
         settings.watching.connect_timeout = self._request_timeout
+        settings.watching.inactivity_timeout = self._silence
         settings.queueing.idle_timeout = 1.0  # kopf keeps a task per object for so long after its last event
         settings.process.ultimate_exiting_timeout = None
         return settings

@@ -8,6 +8,7 @@ not both win.
 import asyncio
 import datetime as dt
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ class Timing:
     duration: float
     renew_deadline: float
     retry_period: float
+
+    @property
+    def attempt(self) -> float:
+        """The longest single attempt: one whose connection fell silent must leave time for another on a new one."""
+        return self.renew_deadline / 2
 
 
 class Elector:
@@ -127,11 +133,11 @@ class Elector:
         self.leading = False
         raise LeaseLost(f"lost lease {self._namespace}/{self._name}: {why}")
 
-    async def _attempt(self, limit: float | None = None) -> bool:
+    async def _attempt(self, limit: float = math.inf) -> bool:
         """Try once to take or renew; False when another holds it or the API fails."""
         sent = self._clock()
         try:
-            async with asyncio.timeout(max(0.0, self._timing.renew_deadline if limit is None else limit)):
+            async with asyncio.timeout(max(0.0, min(self._timing.attempt, limit))):
                 if not await self._take_or_renew():
                     return False
         except (Conflict, NotFound):

@@ -62,6 +62,10 @@ class Settings(BaseModel):
         120.0, description="Every kind is listed anew, and every resource looked at, this often."
     )
     watch_age: Duration = Field(600.0, description="Liveness fails when no full list has succeeded for this long.")
+    watch_silence: Duration = Field(
+        70.0,
+        description="A watch that tells nothing for this long, not even the bookmark of each minute, is begun anew.",
+    )
     request_timeout: Duration = Field(30.0, description="Longest single request to the API server.")
     backoff_initial: Duration = Field(
         0.5, description="Wait before the first retry of a failed pass; doubles each time."

@@ -44,9 +44,11 @@ async def operate(settings: Settings, environment: Mapping[str, str]) -> None:
     """
     endpoint = find(settings.kubeconfig, environment)
     telemetry = Telemetry()
-    logged_in = endpoint.session(Count(telemetry.requested), timeout=settings.request_timeout)
-    async with logged_in as session, aiohttp.ClientSession() as pods:
-        copy = Copy(settings, endpoint, session, telemetry, pods)
+    logged_in, for_lease = (
+        endpoint.session(Count(telemetry.requested), timeout=settings.request_timeout) for _ in range(2)
+    )
+    async with logged_in as session, for_lease as lease_session, aiohttp.ClientSession() as pods:
+        copy = Copy(settings, endpoint, session, telemetry, pods, lease_session)
         runner, port = await copy.probes().listen(settings.http_host, settings.http_port)
         served = ", ".join(settings.watch_namespaces) or "the whole cluster"
         logger.info("serving %s at %s; probes and metrics on port %d", served, endpoint.server, port)
@@ -65,6 +67,8 @@ class Copy:
         session: Logged in there.
         telemetry: What is counted.
         pods: A plain session, for asking pods: the API server's credentials are nothing for them.
+        lease_session: Logged in there, for the lease alone. Of the connections that others left open, many may have
+            fallen silent at once; to try one after another would take longer than the lease has.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Copy:
         session: aiohttp.ClientSession,
         telemetry: Telemetry,
         pods: aiohttp.ClientSession,
+        lease_session: aiohttp.ClientSession,
     ) -> None:
         self._settings, self._endpoint, self._telemetry = settings, endpoint, telemetry
         self._queue: WorkQueue[Key] = WorkQueue(initial=settings.backoff_initial, maximum=settings.backoff_max)
@@ -88,7 +93,7 @@ class Copy:
             pods=pods,
         )
         self._resync = _resync(settings, self._cluster, self._feed)
-        self._elector = _elector(settings, self._cluster)
+        self._elector = _elector(settings, Cluster(lease_session, endpoint.server, identity=settings.identity))
         self._metrics = MetricsService(
             settings,
             self._store,
@@ -156,6 +161,7 @@ class Copy:
             kinds=kinds,
             namespaces=self._settings.watch_namespaces,
             request_timeout=self._settings.request_timeout,
+            silence=self._settings.watch_silence,
         )
         await watch.run(started=self._take_signals)
 

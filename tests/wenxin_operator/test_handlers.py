@@ -50,7 +50,9 @@ class Seen:
 
 
 @asynccontextmanager
-async def watching(api: FakeApi, feed: Any, *, namespaces: tuple[str, ...] = ()) -> AsyncIterator[None]:
+async def watching(
+    api: FakeApi, feed: Any, *, namespaces: tuple[str, ...] = (), silence: float = 70
+) -> AsyncIterator[None]:
     """kopf, watching until the block ends; it must end then."""
     lists = KopfLists({of.plural: selector_of(kind) for kind, of in RESOURCES.items()}, feed.listed.append)
     endpoint = Endpoint(server=api.url)
@@ -61,6 +63,7 @@ async def watching(api: FakeApi, feed: Any, *, namespaces: tuple[str, ...] = ())
         kinds=RESOURCES,
         namespaces=namespaces,
         request_timeout=5,
+        silence=silence,
     )
     started = asyncio.Event()
     running = asyncio.create_task(watch.run(started.set))
@@ -143,6 +146,15 @@ async def test_an_api_server_that_was_away_is_watched_again(api: FakeApi) -> Non
         api.down = False
         await api.put(deployment())
         await until(lambda: ("seen", WENXIN_DEPLOYMENT, "ernie") in feed.told)
+
+
+async def test_watches_that_fall_silent_are_begun_anew_where_they_were(api: FakeApi) -> None:
+    feed = Seen()
+    async with watching(api, feed, silence=1):
+        api.freeze_watches()
+        await api.put(deployment())
+        await until(lambda: ("seen", WENXIN_DEPLOYMENT, "ernie") in feed.told)
+    assert feed.listed.count("services") == 1
 
 
 async def test_each_list_of_kopf_is_told_and_brings_one_object_at_most(api: FakeApi) -> None:

@@ -19,29 +19,33 @@ class LeaseBox:
         self.lease: dict[str, Any] | None = None
         self.version = 0
         self.down = False
+        self.mute = 0  # so many requests are never answered
         self.writes = 0
 
     async def read_lease(self, namespace: str, name: str) -> dict[str, Any]:
-        self._answer()
+        await self._answer()
         if self.lease is None:
             raise NotFound(f"lease {namespace}/{name}")
         return self.lease
 
     async def create_lease(self, lease: dict[str, Any]) -> dict[str, Any]:
-        self._answer()
+        await self._answer()
         if self.lease is not None:
             raise Conflict("it exists")
         return self._store(lease)
 
     async def replace_lease(self, lease: dict[str, Any]) -> dict[str, Any]:
-        self._answer()
+        await self._answer()
         if self.lease is None:
             raise NotFound("gone")
         if lease["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
             raise Conflict("it has changed")
         return self._store(lease)
 
-    def _answer(self) -> None:
+    async def _answer(self) -> None:
+        if self.mute:
+            self.mute -= 1
+            await asyncio.Event().wait()
         if self.down:
             raise Unreachable("connection refused")
 
@@ -191,6 +195,17 @@ async def test_a_short_outage_does_not_lose_the_lease() -> None:
     await asyncio.sleep(0.05)
     before, box.down = box.writes, False
     await within(5, lambda: box.writes > before)
+    assert first.valid
+    holding.cancel()
+
+
+async def test_a_connection_that_falls_silent_does_not_cost_the_lease() -> None:
+    box = LeaseBox()
+    first = elector(box, "a", timing=Timing(duration=60, renew_deadline=2, retry_period=0.01))
+    await first.acquire()
+    holding = asyncio.create_task(first.hold())
+    before, box.mute = box.writes, 1
+    await within(10, lambda: box.writes > before)
     assert first.valid
     holding.cancel()
 
