@@ -6,6 +6,7 @@ zero. Pods that are loading or on their way out are not asked at all, so an auto
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -103,9 +104,10 @@ class LoadPoller:
         self._samples = {uid: sample for uid, sample in self._samples.items() if uid in present}
         if not targets:
             return
-        gap = self._interval / 2 / len(targets) * AT_ONCE if self.warm.is_set() else 0.0
+        workers = min(AT_ONCE, len(targets))
+        gap = self._interval / 2 / math.ceil(len(targets) / workers) if self.warm.is_set() else 0.0
         waiting = iter(targets)
-        await asyncio.gather(*(self._work(waiting, gap) for _ in range(min(AT_ONCE, len(targets)))))
+        await asyncio.gather(*(self._work(waiting, gap) for _ in range(workers)))
 
     async def _work(self, waiting: Iterator[Raw], gap: float) -> None:
         for pod in waiting:

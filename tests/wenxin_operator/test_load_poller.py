@@ -1,8 +1,11 @@
 """Which pods are asked how busy they are, and what is known of them afterwards."""
 
 import asyncio
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
+
+import pytest
 
 from wenxin_operator.load import Load
 from wenxin_operator.load_poller import AT_ONCE, LoadPoller
@@ -10,6 +13,7 @@ from wenxin_operator.names import API_VERSION, POD, WENXIN_DEPLOYMENT, Raw
 from wenxin_operator.store import Store
 
 LABELS = {"serving.wenxin.io/deployment": "ernie", "app.kubernetes.io/component": "runtime"}
+INTERVAL = 10.0
 SCALED = {"autoscaling": {"maxReplicas": 3}}
 
 
@@ -25,13 +29,14 @@ class World:
     at_once: int = 0
     most_at_once: int = 0
     version: int = 0
+    chance: float = 0.0
 
     def __post_init__(self) -> None:
         self.poller = LoadPoller(
             self.store,
             self.ask,
-            interval=10.0,
-            chance=lambda: 0.0,
+            interval=INTERVAL,
+            chance=lambda: self.chance,
             counted=self.counted.append,
             clock=lambda: self.now,
         )
@@ -139,6 +144,28 @@ async def test_no_more_than_a_few_are_asked_at_once() -> None:
     await world.poller.round()
     assert len(world.asked) == len(set(world.asked)) == 3 * AT_ONCE
     assert world.most_at_once == AT_ONCE
+
+
+@pytest.mark.parametrize("pods", [1, 2, AT_ONCE, AT_ONCE + 1, 3 * AT_ONCE])
+async def test_however_few_there_are_all_are_asked_within_half_the_interval(
+    pods: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(chance=1.0)
+    world.put(WENXIN_DEPLOYMENT, "ernie", spec=SCALED)
+    for number in range(pods):
+        world.pod(f"pod-{number}")
+    waited: defaultdict[object, float] = defaultdict(float)
+    pause = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        waited[asyncio.current_task()] += seconds
+        await pause(0)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    world.poller.warm.set()
+    await world.poller.round()
+    assert len(world.asked) == pods
+    assert 0 < max(waited.values()) <= INTERVAL / 2
 
 
 async def test_a_round_that_goes_wrong_does_not_end_the_polling(caplog: Any) -> None:
