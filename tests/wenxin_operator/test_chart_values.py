@@ -87,6 +87,9 @@ def test_every_value_is_used_in_a_template_and_every_one_used_exists() -> None:
         ({"replicas": -1}, "less than the minimum"),
         ({"replicas": 6}, "greater than the maximum"),
         ({"resyncInterval": "120"}, "does not match"),
+        ({"resyncInterval": "0s"}, "does not match"),
+        ({"metrics": {"interval": "0.0m"}}, "does not match"),
+        ({"metrics": {"httpsPort": 443}}, "less than the minimum"),  # not for user 65532
         ({"runtimeImagePullPolicy": "Sometimes"}, "is not one of"),
         ({"runtimeImagePullSecrets": [{"name": "mirror"}]}, "is not of type 'string'"),
         ({"lease": {"length": "15s"}}, "'length' was unexpected"),

@@ -16,6 +16,14 @@ Values that contradict each other, and releases that would. What one value alone
 {{- if not (or .Values.serviceAccount.create .Values.serviceAccount.name) }}
 {{- fail "serviceAccount.create is false: name yours in serviceAccount.name" }}
 {{- end }}
+{{- if and (eq .Values.metrics.provider "embedded") (eq (int .Values.httpPort) (int .Values.metrics.httpsPort)) }}
+{{- printf "metrics.httpsPort and httpPort are both %d: two ports, please" (int .Values.httpPort) | fail }}
+{{- end }}
+{{- range $label, $_ := .Values.podLabels }}
+{{- if or (hasPrefix "app.kubernetes.io/" $label) (hasPrefix "helm.sh/" $label) }}
+{{- printf "podLabels: %s is the chart's own, for its Service, budget and policy find the pods by it" $label | fail }}
+{{- end }}
+{{- end }}
 {{- include "wenxin-operator.refuseASecondRelease" . }}
 {{- end }}
 

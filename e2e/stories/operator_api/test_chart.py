@@ -155,6 +155,8 @@ def test_what_a_hook_starts_is_not_taken_for_the_operator() -> None:
         ("lease.duration=10s", r"duration \(10s\) must exceed renewDeadline \(10s\)"),
         ("lease.retryPeriod=1m", r"and that retryPeriod \(1m\)"),
         ("watchAge=3m59s900ms", r"watchAge \(3m59s900ms\) must be at least twice resyncInterval \(2m\)"),
+        ("metrics.httpsPort=8080", "metrics.httpsPort and httpPort are both 8080"),
+        (r"podLabels.app\.kubernetes\.io/name=mine", "podLabels: app.kubernetes.io/name is the chart's own"),
         ("serviceAccount.create=false", "name yours in serviceAccount.name"),
     ],
 )
