@@ -206,7 +206,8 @@ class Weights(Part):
     begins; status.revision says it."""
     checksums: Annotated[dict[str, Sha256], Field(max_length=1024)] | None = None
     """SHA-256 of the checkpoint's files by their path, in hexadecimal; each file must be among them. Unset, files are
-    held to what the hub says of them."""
+    held to what the hub says of them. They are for the download: weights that are verified already are not read again,
+    whatever changes here; for that, make another WenxinModel."""
     mirror: Endpoint | None = None
     """URL that the hub's, or the S3 service's, own is replaced with."""
     s3_addressing: Literal["auto", "path", "virtual"] | None = None
