@@ -1,6 +1,4 @@
 import asyncio
-import os
-import signal
 
 import pytest
 
@@ -78,12 +76,9 @@ async def test_a_redis_that_goes_costs_one_error_and_comes_back_by_itself(opened
 
 async def test_a_frozen_redis_is_given_up_in_time(opened):
     server, store, seen = opened
-    os.kill(server.process.pid, signal.SIGSTOP)
-    try:
+    with server.frozen():
         assert await store.get(b"1") is None
         assert (seen.errors, seen.is_open) == (["timeout"], True)
-    finally:
-        os.kill(server.process.pid, signal.SIGCONT)
     await until(lambda: not seen.is_open)
 
 
