@@ -2,9 +2,8 @@
 
 A managed one is a StatefulSet of one pod that keeps nothing on disk. Its password stands in a Secret that is made once,
 before the StatefulSet, and that the operator can neither read nor change: Redis and the pods read it as a file. Who
-wants another password deletes the Secret, which comes back once a pod misses it, or with the StatefulSet. Redis'
-liveness probe logs in with what the file says now, so that Redis starts anew when the Secret changes, and the runtime
-reads its URL again when Redis refuses it.
+wants another password deletes both objects; both come back. Redis' liveness probe logs in with what the file says now,
+so that Redis starts anew when the Secret changes, and the runtime reads its URL again when Redis refuses it.
 """
 
 from collections.abc import Iterator
