@@ -5,8 +5,19 @@ from typing import Any
 
 from tests.contract.inspected import INSPECTED
 from tests.wenxin_operator.fake_cluster import FakeCluster
-from wenxin_operator.names import JOB, LABEL_JOB_NAME, PERSISTENT_VOLUME_CLAIM, POD, WENXIN_MODEL, Raw
+from wenxin_operator.names import (
+    DEPLOYMENT,
+    JOB,
+    LABEL_JOB_NAME,
+    PERSISTENT_VOLUME_CLAIM,
+    POD,
+    WENXIN_DEPLOYMENT,
+    WENXIN_MODEL,
+    Raw,
+)
 
+SMALL = {"preset": "ernie-4.5-0.3b"}
+CPU = {"accelerator": {"resource": "none"}}
 FETCHED = {**INSPECTED, "revision": "0123abcd"}
 HALF = {
     "phase": "downloading",
@@ -57,4 +68,22 @@ async def asked_for(spec: Raw, name: str = "ernie", *, bound: bool = True) -> Fa
     cluster.create(WENXIN_MODEL, name, spec)
     await cluster.settle()
     assert not bound or cluster.names(PERSISTENT_VOLUME_CLAIM)
+    return cluster
+
+
+def mounted(cluster: FakeCluster, name: str = "ernie") -> tuple[str, str]:
+    """Claim and folder that the serving pods read."""
+    pod = cluster.objects[DEPLOYMENT, name]["spec"]["template"]["spec"]
+    return pod["volumes"][0]["persistentVolumeClaim"]["claimName"], pod["containers"][0]["args"][1]
+
+
+async def serving() -> FakeCluster:
+    """A deployment that serves an inline preset on a CPU, at rest."""
+    cluster = FakeCluster()
+    cluster.create(WENXIN_DEPLOYMENT, "ernie", {**CPU, "model": SMALL})
+    await cluster.settle()
+    finish(cluster, "ernie")
+    await cluster.settle()
+    cluster.run_pods("ernie")
+    await cluster.settle()
     return cluster

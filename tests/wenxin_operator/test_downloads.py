@@ -6,14 +6,12 @@ import pytest
 
 from tests.contract.inspected import INSPECTED
 from tests.wenxin_operator import downloads
-from tests.wenxin_operator.downloads import HALF, asked_for
+from tests.wenxin_operator.downloads import HALF, SMALL, asked_for, mounted, serving
 from tests.wenxin_operator.fake_cluster import FakeCluster, Settings, claim
 from tests.wenxin_operator.passes import set_spec, status_of
 from wenxin_operator.errors import Invalid
 from wenxin_operator.names import (
     CONFIG_MAP,
-    CONTROLLER_REVISION,
-    DEPLOYMENT,
     JOB,
     NETWORK_POLICY,
     PERSISTENT_VOLUME_CLAIM,
@@ -23,9 +21,7 @@ from wenxin_operator.names import (
     Raw,
 )
 
-SMALL = {"preset": "ernie-4.5-0.3b"}
 HUB = {"source": "hf://org/name", "storage": {"size": "5Gi"}}
-CPU = {"accelerator": {"resource": "none"}}
 
 
 def ready(cluster: FakeCluster, name: str = "ernie") -> Raw:
@@ -51,24 +47,6 @@ def pod_of(one: Raw) -> Raw:
 def environment(one: Raw) -> dict[str, Any]:
     found = pod_of(one)["containers"][0]["env"]
     return {each["name"]: each.get("value", each.get("valueFrom")) for each in found}
-
-
-def mounted(cluster: FakeCluster, name: str = "ernie") -> tuple[str, str]:
-    """Claim and folder that the serving pods read."""
-    pod = cluster.objects[DEPLOYMENT, name]["spec"]["template"]["spec"]
-    return pod["volumes"][0]["persistentVolumeClaim"]["claimName"], pod["containers"][0]["args"][1]
-
-
-async def serving() -> FakeCluster:
-    """A deployment that serves an inline preset on a CPU, at rest."""
-    cluster = FakeCluster()
-    cluster.create(WENXIN_DEPLOYMENT, "ernie", {**CPU, "model": SMALL})
-    await cluster.settle()
-    downloads.finish(cluster, "ernie")
-    await cluster.settle()
-    cluster.run_pods("ernie")
-    await cluster.settle()
-    return cluster
 
 
 class TestFirst:
@@ -362,58 +340,6 @@ class TestChanges:
         claim(cluster, "mine")
         await cluster.settle()
         assert len(cluster.names(JOB)) == 1
-
-
-class TestServing:
-    async def test_an_inline_preset_makes_a_model_and_serves_it_from_its_claim(self) -> None:
-        cluster = await serving()
-        assert cluster.objects[WENXIN_MODEL, "ernie"]["spec"] == SMALL
-        assert mounted(cluster)[0] == "ernie-weights"
-        assert mounted(cluster)[1].startswith("/models/ernie-weights/ERNIE-4.5-0.3B-PT-")
-        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")["status"] == "True"
-
-    async def test_deployments_share_what_was_fetched_once(self) -> None:
-        cluster = await asked_for(SMALL, "shared")
-        for name in ("chat", "batch"):
-            cluster.create(WENXIN_DEPLOYMENT, name, {**CPU, "model": {"ref": "shared"}})
-        await cluster.settle()
-        downloads.finish(cluster, "shared")
-        await cluster.settle()
-        assert mounted(cluster, "chat") == mounted(cluster, "batch")
-        assert len(cluster.names(JOB)) == 1
-
-    async def test_a_target_that_an_older_operator_kept_lies_where_its_source_says(self) -> None:
-        cluster = FakeCluster()
-        claim(cluster)
-        cluster.create(WENXIN_DEPLOYMENT, "ernie", {**CPU, "model": {"source": "pvc://weights/ernie"}})
-        await cluster.settle()
-        cluster.finish_inspection("ernie")
-        await cluster.settle()
-        (kept,) = cluster.names(CONTROLLER_REVISION)
-        assert "location" not in cluster.objects[CONTROLLER_REVISION, kept]["data"]["model"]
-        assert mounted(cluster) == ("weights", "/models/weights/ernie")
-
-    async def test_other_means_roll_out_nothing(self) -> None:
-        cluster = await serving()
-        template = cluster.objects[DEPLOYMENT, "ernie"]["spec"]["template"]
-        set_spec(cluster, model={**SMALL, "mirror": "https://mirror.example.com"})
-        await cluster.settle()
-        assert cluster.objects[DEPLOYMENT, "ernie"]["spec"]["template"] == template
-        assert cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Ready")["status"] == "True"
-
-    @pytest.mark.parametrize("inline", [True, False])
-    async def test_what_can_not_fit_is_said_before_it_is_fetched(self, inline: bool) -> None:
-        large = {"preset": "ernie-4.5-300b-a47b"}
-        cluster = FakeCluster()
-        if not inline:
-            cluster.create(WENXIN_MODEL, "shared", large)
-        products = {"accelerator": {"products": ["NVIDIA-A100-SXM4-80GB"]}}
-        cluster.create(WENXIN_DEPLOYMENT, "ernie", {**products, "model": large if inline else {"ref": "shared"}})
-        await cluster.settle()
-        accepted = cluster.condition(WENXIN_DEPLOYMENT, "ernie", "Accepted")
-        assert accepted["reason"] == "DoesNotFit"
-        assert accepted["message"].startswith("model ernie-4.5-300b-a47b with 8192 tokens of context lacks")
-        assert ("ernie" in cluster.names(WENXIN_MODEL)) is False
 
 
 class TestJob:
