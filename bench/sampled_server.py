@@ -51,7 +51,7 @@ def rows(counts: Path) -> list[Row]:
     return [{"stage": stage, "share_of_time": round(n / looks.total(), 3)} for stage, n in looks.most_common()]
 
 
-def main() -> None:
+def serve() -> None:
     """Serve, and count."""
     counts = Path(sys.argv.pop(1))
     signal.signal(signal.SIGPROF, _look)
@@ -75,4 +75,4 @@ def _look(_number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve()
