@@ -94,7 +94,7 @@ GROUPS = (
             ),
             Alert(
                 "WenxinAnswerCacheNotReady",
-                _condition("CacheReady", 0),
+                _condition("CacheReady", 0, ', reason!="WaitingForPods"'),
                 "15m",
                 "warning",
                 f"The answer cache of {_WHO} is not ready",
