@@ -85,7 +85,7 @@ GROUPS = (
             ),
             Alert(
                 "WenxinAutoscalerBlind",
-                _condition("ScalingActive", 0, ', reason!="ScaledToZero"'),
+                _condition("ScalingActive", 0, ', reason!~"ScaledToZero|WaitingForModel|NoReadyPods"'),
                 "15m",
                 "warning",
                 f"{_WHO} is not scaled",
