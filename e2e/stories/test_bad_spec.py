@@ -30,7 +30,9 @@ def manifest(spec: dict[str, Any]) -> dict[str, Any]:
         pytest.param({"parallelism": {"tensor": 3}}, "spec.parallelism.tensor", id="impossible parallelism"),
         pytest.param({"drain": {"delay": "5 minutes"}}, "spec.drain.delay", id="bad duration"),
         pytest.param({"drain": {"timeout": "48h"}}, "spec.drain.timeout", id="too long a duration"),
-        pytest.param({"model": {"ref": "a", "source": "pvc://a/b"}}, "exactly one of ref, source and preset", id="ref and source"),
+        pytest.param(
+            {"model": {"ref": "a", "source": "pvc://a/b"}}, "exactly one of ref, source and preset", id="ref and source"
+        ),
         pytest.param({"model": {}}, "exactly one of ref, source and preset", id="no model"),
         pytest.param({"model": {"source": "ftp://a/b"}}, "pvc://CLAIM/PATH", id="source of an unknown kind"),
         pytest.param({"dtype": "float8"}, "spec.dtype", id="unknown dtype"),
