@@ -118,7 +118,7 @@ async def test_the_runtimes_cache_works_with_it_and_follows_a_changed_password(
 ) -> None:
     monkeypatch.setattr(module, "_PROBE_AFTER_SECONDS", (0.05,))
     monkeypatch.setattr(module, "LOOKUP_SECONDS", 0.5)
-    secret = answer_cache.secret(OWNER, SPEC, ())
+    secret = answer_cache.secret(OWNER)
     url = secret["stringData"]["url"].replace("ernie-redis-077ae60e.team.svc:6379", f"127.0.0.1:{pod.port}")
     file, seen = tmp_path / "url", Seen()
     file.write_text(url.replace("PASSWORD", "one"))

@@ -72,16 +72,18 @@ def objects(owner: Owner, spec: DeploymentSpec, settings: OperatorSettings) -> I
     yield _stateful_set(owner, spec, managed, config["metadata"]["name"], settings)
 
 
-def secret(owner: Owner, spec: DeploymentSpec, seen: DeploymentSnapshot) -> Raw | None:
-    """The Secret to make, unless there is one of its name.
+def lacks_secret(spec: DeploymentSpec, seen: DeploymentSnapshot) -> bool:
+    """Whether the Secret may be missing, which nobody can read.
 
-    Whether there is can not be read, so it is made sure of while Redis is not ready or does not answer a pod: somebody
-    may have deleted it, or the garbage collector that of an earlier deployment of this name after ours was asked for.
-    `PASSWORD` stands for what whoever makes it draws.
+    So it is made sure of while Redis is not ready or does not answer a pod: somebody may have deleted it, or the garbage
+    collector that of an earlier deployment of this name after ours was asked for.
     """
     managed = spec.answer_cache is not None and spec.answer_cache.redis.managed is not None
-    if not managed or (is_ready(seen) and "down" not in seen.caches.values()):
-        return None
+    return managed and (not is_ready(seen) or "down" in seen.caches.values())
+
+
+def secret(owner: Owner) -> Raw:
+    """The Secret, to be made unless there is one of its name. `PASSWORD` stands for what whoever makes it draws."""
     name = names.redis(owner.key.name)
     url = f"redis://{USER}:PASSWORD@{name}.{owner.key.namespace}.svc:{PORT}"
     values = {_URL: url, "password": "PASSWORD"}

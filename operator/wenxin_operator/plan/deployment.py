@@ -120,8 +120,7 @@ def _standing(
 
 
 def _secrets(owner: Owner, spec: DeploymentSpec, seen: DeploymentSnapshot) -> tuple[Raw, ...]:
-    secret = answer_cache.secret(owner, spec, seen)
-    return (secret,) if secret else ()
+    return (answer_cache.secret(owner),) if answer_cache.lacks_secret(spec, seen) else ()
 
 
 def _cached(spec: DeploymentSpec, seen: DeploymentSnapshot) -> frozenset[str]:
