@@ -75,8 +75,8 @@ def objects(owner: Owner, spec: DeploymentSpec, settings: OperatorSettings) -> I
 def lacks_secret(spec: DeploymentSpec, seen: DeploymentSnapshot) -> bool:
     """Whether the Secret may be missing, which nobody can read.
 
-    So it is made sure of while Redis is not ready or does not answer a pod: somebody may have deleted it, or the garbage
-    collector that of an earlier deployment of this name after ours was asked for.
+    So it is made sure of while Redis is not ready or does not answer a pod: somebody may have deleted it, or the
+    garbage collector that of an earlier deployment of this name after ours was asked for.
     """
     managed = spec.answer_cache is not None and spec.answer_cache.redis.managed is not None
     return managed and (not is_ready(seen) or "down" in seen.caches.values())
