@@ -25,6 +25,7 @@ MANIFEST: Object = {
         "accelerator": {"resource": "none"},
         "answerCache": {"redis": {"managed": {"memory": "64Mi"}}},
         "drain": {"timeout": "30s"},
+        "pod": {"resources": {"requests": {"cpu": "250m"}}},
     },
 }
 
