@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, Command] = {
     "completion": completion,
 }
 
+_NO_FILES = ":4"  # cobra's directive, which kubectl understands
 EPILOG = """\
 examples:
   kubectl wenxin status                            how all deployments of the namespace are, and why
@@ -62,6 +63,13 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def answer_kubectl(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
+    """Tell kubectl what may come next: the program `kubectl_complete-wenxin`."""
+    completion.answer(parser_of_all(), sys.argv[1:] if arguments is None else arguments, environment)
+    print(_NO_FILES)
+    return 0
 
 
 def parser_of_all() -> argparse.ArgumentParser:

@@ -1,12 +1,10 @@
 """`kubectl wenxin completion`: the shell asks this program what may come next, so it always says what the parser takes.
 
-kubectl itself completes a plugin by running `kubectl_complete-wenxin`; that program is installed beside this one.
+kubectl itself completes a plugin by running `kubectl_complete-wenxin`, which is installed beside it (cli/__main__.py).
 """
 
 import argparse
 import asyncio
-import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from wenxin_operator.cli.asking import add_kubeconfig, connected
@@ -34,7 +32,6 @@ complete -c kubectl-wenxin -f -a '(kubectl-wenxin __complete (commandline -opc)[
 }
 _KINDS = {"DEPLOYMENT": WENXIN_DEPLOYMENT, "MODEL": WENXIN_MODEL}
 _ASK_SECONDS = 3.0  # a shell that hangs is worse than one that says nothing
-_NO_FILES = ":4"  # cobra's directive, which kubectl understands
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -54,16 +51,6 @@ def answer(parser: argparse.ArgumentParser, words: Sequence[str], environment: M
     """Print what the last of `words` may become."""
     for candidate in candidates(parser, words, environment):
         print(candidate)
-    return 0
-
-
-def answer_kubectl(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
-    """Do the same for kubectl: the program `kubectl_complete-wenxin`."""
-    from wenxin_operator.cli.__main__ import parser_of_all  # noqa: PLC0415 - it imports this module
-
-    words = sys.argv[1:] if arguments is None else arguments
-    answer(parser_of_all(), words, environment)
-    print(_NO_FILES)
     return 0
 
 

@@ -8,8 +8,7 @@ import pytest
 from tests.wenxin_operator.cli.commands import run
 from tests.wenxin_operator.fake_api import FakeApi
 from tests.wenxin_operator.running import deployment
-from wenxin_operator.cli.__main__ import COMMANDS, main
-from wenxin_operator.cli.completion import answer_kubectl
+from wenxin_operator.cli.__main__ import COMMANDS, answer_kubectl, main
 
 
 @pytest.mark.parametrize(
