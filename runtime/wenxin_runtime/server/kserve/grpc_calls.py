@@ -57,6 +57,11 @@ class Calls:
     def __init__(self, service: Service) -> None:
         self._service = service
 
+    @property
+    def places(self) -> int:
+        """How many sequences the server accepts at once."""
+        return self._service.config.max_num_seqs + self._service.config.queue_size
+
     @contextlib.contextmanager
     def recorded(self, method: str, metadata: Mapping[str, str]) -> Iterator[Exchange]:
         """Keep a record of one request, and tell of it at its end; its status is the HTTP status of the same meaning.

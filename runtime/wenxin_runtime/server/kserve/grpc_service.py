@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     _Handler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
 
 _HEALTH = "grpc.health.v1.Health"
+# They travel as metadata, of which a client takes 8 KiB, and each letter of Chinese is nine bytes there.
+_LONGEST_DETAILS = 500
 _Answer: TypeAlias = Callable[[Any], Message]
 
 
@@ -124,7 +126,7 @@ def _serialized(message: Message) -> bytes:
 
 async def _refuse(context: Any, error: RequestError) -> None:
     """End a call with the status of `error`; this raises."""
-    await context.abort(code_of(error), error.message, retry_hint(error))
+    await context.abort(code_of(error), error.message[:_LONGEST_DETAILS], retry_hint(error))
 
 
 def _unsupported(method: str) -> "_Handler":

@@ -14,6 +14,9 @@ from wenxin_runtime.server.kserve.inference import FINAL
 from wenxin_runtime.server.kserve.protos.open_inference_pb2 import ModelInferRequest, ModelStreamInferResponse
 
 METHOD = "ModelStreamInfer"
+# Requests of one stream that may be under way beyond those there is a place for, to be told that there is none. More
+# are not read: a client that asks and never reads an answer would fill the memory with them.
+_REFUSALS = 64
 
 
 class Stream:
@@ -28,6 +31,7 @@ class Stream:
         self._metadata = metadata_of(context)
         self._writing = asyncio.Lock()
         self._open: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(calls.places + _REFUSALS)
 
     async def run(self, requests: AsyncIterator[ModelInferRequest], closing: asyncio.Event) -> None:
         """Answer requests until the client says that there are no more, or the server goes."""
@@ -48,9 +52,14 @@ class Stream:
 
     async def _read(self, requests: AsyncIterator[ModelInferRequest]) -> None:
         async for request in requests:
+            await self._room.acquire()
             task = asyncio.create_task(self._answer(request))
             self._open.add(task)
-            task.add_done_callback(self._open.discard)
+            task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._open.discard(task)
+        self._room.release()
 
     async def _answer(self, request: ModelInferRequest) -> None:
         try:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from wenxin_runtime.errors import ModelNotFound, RequestError
+from wenxin_runtime.server.generation import ClientGone
 from wenxin_runtime.server.http import json_response, read_body
 from wenxin_runtime.server.kserve.description import Description
 from wenxin_runtime.server.kserve.endpoints import InferEndpoint, refusal
@@ -91,6 +92,8 @@ class _Told:
         try:
             body = await read_body(request.receive, _MOST_INDEX_BYTES)
             wanted = msgspec.json.decode(body, type=_IndexRequest) if body else _IndexRequest()
+        except ClientGone:
+            return Response()  # to nobody
         except RequestError as error:
             return refusal(error)
         except msgspec.DecodeError as error:

@@ -1,5 +1,6 @@
 """Requests and responses as JSON, some tensors as bytes behind it; and as /generate has them."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
@@ -15,6 +16,7 @@ from wenxin_runtime.server.kserve.tensors import BYTES, Tensor
 LENGTH_HEADER = "Inference-Header-Content-Length"
 _BINARY_SIZE, _BINARY_DATA, _BINARY_DEFAULT = "binary_data_size", "binary_data", "binary_data_output"
 _UNSUPPORTED = ("shared_memory_region", "classification")
+_NUMBER = re.compile(r"\d{1,15}", re.ASCII)
 _PROMPTS = {"text_input": BYTES, "input_ids": "INT64"}
 
 
@@ -116,7 +118,7 @@ def read_generate(body: bytes, model: str, version: str) -> Request:
     """
     try:
         given = msgspec.json.decode(body, type=dict[str, Any])
-        parameters = msgspec.convert(given.pop("parameters", None) or {}, dict[str, Any])
+        parameters = msgspec.convert(given.pop("parameters", None), dict[str, Any] | None) or {}
         request_id = msgspec.convert(given.pop("id", ""), str)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the body must be a JSON object: {error}") from error
@@ -146,9 +148,10 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
     """Part the JSON from the bytes behind it."""
     if header_length is None:
         return body, memoryview(b"")
-    length = int(header_length) if header_length.isascii() and header_length.isdigit() else -1
+    length = int(header_length) if _NUMBER.fullmatch(header_length) else -1
     if not 0 <= length <= len(body):
-        raise InvalidRequest(f"{LENGTH_HEADER} must be a length of at most {len(body)} bytes, got {header_length!r}")
+        given = header_length[:32]
+        raise InvalidRequest(f"{LENGTH_HEADER} must be a length of at most {len(body)} bytes, got {given!r}")
     return body[:length], memoryview(body)[length:]
 
 

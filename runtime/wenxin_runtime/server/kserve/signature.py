@@ -181,13 +181,19 @@ def _unpacked(packed: Any) -> dict[str, Any]:
 
 
 def _typed(name: str, value: Any) -> Any:
-    """Read a number or a flag that came as text: Triton's own examples write "0.1"."""
+    """Read a number or a flag that came as text: Triton's own examples write "0.1".
+
+    Raises:
+        InvalidRequest: it is none, or a number that JSON, which it goes on as, cannot hold.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidRequest(f"{name} must be a finite number", param=name)
     kind = _BY_NAME[name].kind if name in _BY_NAME else None
     if not isinstance(value, str) or kind in (None, Kind.TEXT):
         return value
     try:
         return msgspec.json.decode(value.strip().lower())
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(f"{name}: {value[:32]!r} is not what it takes", param=name) from error
 
 

@@ -14,6 +14,8 @@ from wenxin_runtime.errors import InvalidRequest
 
 BYTES = "BYTES"
 _LENGTH = struct.Struct("<I")
+# Nothing here has more than one; the product of a million sizes, which fit into one request, takes minutes.
+_MOST_DIMENSIONS = 8
 # Of Python's struct module; BF16 has no letter there, and nothing here needs it.
 _LETTERS = {
     "BOOL": "?",
@@ -104,6 +106,8 @@ def _count(name: str, datatype: str, shape: Sequence[int]) -> int:
     """
     if datatype != BYTES and datatype not in _LETTERS:
         raise InvalidRequest(f"{name}: the datatype {datatype[:32]!r} is not supported", param=name)
+    if len(shape) > _MOST_DIMENSIONS:
+        raise InvalidRequest(f"{name}: a shape has at most {_MOST_DIMENSIONS} dimensions, got {len(shape)}", param=name)
     if any(size < 0 for size in shape):
         raise InvalidRequest(f"{name}: no dimension of a shape may be negative, got {list(shape)}", param=name)
     return math.prod(shape)
