@@ -38,7 +38,8 @@ options     the flags
 selection   which of a source's files make a checkpoint, and which listings are refused
 listing     what a source yields: files with size, digest and address, frozen
 sources     SOURCE -> hub, modelscope, https, s3 (sigv4 signs, bucket reads its listings): each speaks one protocol
-http        one request: redirects, credentials, failures by name;  retrying  when to try again;  proxies  through whom
+http        one request: redirects, credentials, failures by name;  retrying  when to try again
+proxies     through whom;  pace  how slowly an answer may come
 ledger      which chunks of a file are there
 folder      the partial download on disk: plan, chunks, publication;  lock  one downloader at a time
 fetch       the pool that fills a folder from a listing; knows no protocol

@@ -13,6 +13,7 @@ from typing import Protocol
 import httpx
 
 from wenxin_runtime import __version__
+from wenxin_runtime.download.pace import Paced
 from wenxin_runtime.download.proxies import Routes
 from wenxin_runtime.download.retrying import Patience, Transient
 from wenxin_runtime.errors import (
@@ -195,7 +196,9 @@ async def http_for(
     try:
         client = httpx.AsyncClient(
             timeout=httpx.Timeout(stall_seconds, connect=min(stall_seconds, _CONNECT_SECONDS), pool=None),
-            transport=Routes(httpx.Limits(max_connections=connections, max_keepalive_connections=connections)),
+            transport=Paced(
+                Routes(httpx.Limits(max_connections=connections, max_keepalive_connections=connections)), stall_seconds
+            ),
             headers={"User-Agent": f"wenxin-runtime/{__version__}", "Accept-Encoding": "identity"},
         )
     except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:

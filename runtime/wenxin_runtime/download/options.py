@@ -36,7 +36,7 @@ class DownloadOptions:
     chunk_bytes: int = flag(16 * 2**20, "size of one request; what a kill loses is at most one per connection")
     attempts: int = flag(8, "tries of one request without progress before the download fails")
     retry_delay: float = flag(1.0, "seconds before the second try; doubled for each further one, up to 30")
-    stall_timeout: float = flag(30.0, "seconds without a byte after which a request is tried again")
+    stall_timeout: float = flag(30.0, "seconds with less than 1 KiB/s after which a request is tried again")
     s3_addressing: str = flag(
         "auto",
         "where the bucket's name goes: path (MinIO), virtual host (OSS, OBS), or auto: path where an endpoint is set",

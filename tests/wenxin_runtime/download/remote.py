@@ -34,13 +34,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """`cut`: hang up after so many bytes of the body. `length`: what Content-Length says, "" for none."""
+    """`cut`: hang up after so many bytes of the body. `length`: what Content-Length says, "" for none.
+
+    `drips`: from where on bytes come one by one, and never the last: "headers", "body", "" for nowhere.
+    """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     cut: int | None = None
     length: str | None = None
+    drips: str = ""
 
 
 Face = Callable[[Request], Reply]
@@ -93,7 +97,10 @@ class Remote:
         length = str(len(reply.body)) if reply.length is None else reply.length
         headers = reply.headers | ({"Content-Length": length} if length else {"Connection": "close"})
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        writer.write(f"HTTP/1.1 {reply.status} So\r\n{head}\r\n".encode())
+        end = "X-Drip: " if reply.drips == "headers" else "\r\n"
+        writer.write(f"HTTP/1.1 {reply.status} So\r\n{head}{end}".encode())
+        if reply.drips:
+            await _drip(writer)
         if request.method != "HEAD":
             body = reply.body if reply.cut is None else reply.body[: reply.cut]
             await self._send(request, body, writer)
@@ -109,6 +116,13 @@ class Remote:
             body = body[len(body) // 2 :]
         writer.write(body)
         self.sent += len(body)
+
+
+async def _drip(writer: asyncio.StreamWriter) -> None:
+    while not writer.is_closing():
+        writer.write(b".")
+        await writer.drain()
+        await asyncio.sleep(0.01)
 
 
 async def _request(reader: asyncio.StreamReader) -> Request:
@@ -184,6 +198,10 @@ def dropping(part: str, after: int, times: int = -1) -> Mischief:
 
 def failing(part: str, status: int, times: int = -1, headers: dict[str, str] | None = None) -> Mischief:
     return some(part, times, lambda *_: Reply(status, headers or {}, b"no"))
+
+
+def dripping(part: str, where: str, times: int = -1) -> Mischief:
+    return some(part, times, lambda _, reply: replace(reply, drips=where))
 
 
 def flipping(part: str, times: int = -1) -> Mischief:

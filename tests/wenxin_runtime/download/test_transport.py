@@ -7,6 +7,7 @@ import ssl
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -19,6 +20,7 @@ from tests.wenxin_runtime.download.remote import (
     Mischief,
     Reply,
     Request,
+    dripping,
     dropping,
     failing,
     flipping,
@@ -26,6 +28,7 @@ from tests.wenxin_runtime.download.remote import (
     some,
     without_ranges,
 )
+from wenxin_runtime.download.pace import LEAST_BYTES_PER_SECOND, Pace
 from wenxin_runtime.download.retrying import Patience, Transient
 from wenxin_runtime.errors import ChecksumMismatch, ConfigError, DownloadFailed, InsecureSource, NotEnoughSpace
 
@@ -132,6 +135,52 @@ async def test_a_server_that_stalls_is_asked_again(files: Files, target: Path) -
         await fetched(HUB, target, mirror=hub.url, stall_timeout=0.2)
     assert hub.held == 2
     assert held_by(target) == files
+
+
+@pytest.mark.parametrize("where", ["headers", "body"])
+@pytest.mark.parametrize("part", [SHARD, "tree"])
+async def test_a_server_that_gives_a_byte_now_and_then_is_asked_again(
+    part: str, where: str, files: Files, target: Path
+) -> None:
+    async with running(faces.hub({COMMIT: files})) as hub:
+        hub.mischief = dripping(part, where, times=2)
+        await fetched(HUB, target, mirror=hub.url, stall_timeout=0.5)
+    assert held_by(target) == files
+
+
+@pytest.mark.parametrize("where", ["headers", "body"])
+async def test_a_server_that_never_gives_more_than_a_byte_now_and_then_is_given_up(
+    where: str, files: Files, target: Path
+) -> None:
+    async with running(faces.hub({COMMIT: files})) as hub:
+        hub.mischief = dripping(SHARD, where)
+        with pytest.raises(DownloadFailed, match=r"--stall-timeout.*4 tries"):
+            await fetched(HUB, target, mirror=hub.url, stall_timeout=0.2)
+    assert not is_published(target)
+
+
+def test_an_answer_is_too_slow_below_a_kibibyte_a_second_over_the_window_and_no_earlier() -> None:
+    slow = Pace(window=30)
+    for _ in range(29):
+        slow.check(waited=1, received=1)
+    with pytest.raises(httpx.ReadTimeout, match="30 bytes"):
+        slow.check(waited=1, received=1)
+
+
+def test_each_window_is_judged_by_itself() -> None:
+    pace = Pace(window=30)
+    pace.check(waited=0, received=2**30)
+    pace.check(waited=30, received=1)
+    for _ in range(29):
+        pace.check(waited=1, received=1)
+    with pytest.raises(httpx.ReadTimeout, match="30 bytes"):
+        pace.check(waited=1, received=1)
+
+
+def test_just_fast_enough_is_fast_enough_for_ever() -> None:
+    pace = Pace(window=30)
+    for _ in range(1000):
+        pace.check(waited=1, received=LEAST_BYTES_PER_SECOND)
 
 
 async def test_no_more_connections_are_open_than_allowed(files: Files, target: Path) -> None:
