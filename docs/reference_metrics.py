@@ -23,7 +23,10 @@ histogram `NAME` has the series `NAME_bucket`, `NAME_sum` and `NAME_count`. The 
 _RESOURCE = {
     "metadata": {"namespace": "here", "name": "ernie"},
     "spec": {"autoscaling": {"maxReplicas": 2}},
-    "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "Answering"}]},
+    "status": {
+        "conditions": [{"type": "Ready", "status": "True", "reason": "Answering"}],
+        "download": {"doneBytes": 1, "totalBytes": 2},
+    },
 }
 
 

@@ -17,6 +17,7 @@ def _replicas(state: str) -> str:
 
 
 _MOST = f"max by ({_PLACE}) (wenxin_operator_deployment_replicas_max)"
+_FETCHED = 'wenxin_operator_model_download_bytes{state="done"}'
 _QUEUE = f"sum by ({_PLACE}) (wenxin_queue_depth)"
 
 GROUPS = (
@@ -67,12 +68,16 @@ GROUPS = (
             ),
             Alert(
                 "WenxinModelNotReady",
-                'max by (namespace, model) (wenxin_operator_model_condition{condition="Ready"}) == 0',
+                # More in the last 10 minutes than ever in the 45 before: bytes that are fetched again are no progress.
+                # The two windows are shorter than `for`, so that those of a former source do not count.
+                '(max by (namespace, model) (wenxin_operator_model_condition{condition="Ready"}) == 0)'
+                f" unless (max by (namespace, model) (max_over_time({_FETCHED}[10m]))"
+                f" > max by (namespace, model) (max_over_time({_FETCHED}[45m] offset 10m)))",
                 "1h",
                 "warning",
                 "The weights of {{ $labels.namespace }}/{{ $labels.model }} are not ready",
-                "WenxinModel {{ $labels.namespace }}/{{ $labels.model }} has not been ready for an hour; its condition"
-                " Ready says whether it is fetched, inspected, or why neither works.",
+                "WenxinModel {{ $labels.namespace }}/{{ $labels.model }} has not been ready for an hour in which no"
+                " download got on; its condition Ready says why.",
             ),
             Alert(
                 "WenxinAutoscalerAtMax",

@@ -14,6 +14,10 @@ def _now(title: str, description: str, unit: str, expr: str, *limits: tuple[floa
     return Panel(title, description, unit, (Query(expr, title),), kind="stat", width=4, height=4, limits=limits)
 
 
+def _fetched(state: str) -> str:
+    return f'max by (namespace, model) (wenxin_operator_model_download_bytes{{state="{state}"}})'
+
+
 _NOW = Row(
     "Now",
     (
@@ -204,6 +208,14 @@ _RESOURCES = Row(
             ),
             kind="table",
             width=8,
+        ),
+        Panel(
+            "Downloads",
+            "Share of the weights that is on the claim. Flat below 100 %: the download stands still.",
+            "percentunit",
+            (Query(f"{_fetched('done')} / {_fetched('total')}", "{{namespace}}/{{model}}"),),
+            width=24,
+            quiet="no model is fetched",
         ),
         Panel(
             "Processor",

@@ -26,7 +26,9 @@ class Inventory(Collector):
         """All families, present even where there is no resource."""
         deployments = list(self._resources(WENXIN_DEPLOYMENT))
         yield _conditions("deployment", "a WenxinDeployment", deployments)
-        yield _conditions("model", "a WenxinModel", self._resources(WENXIN_MODEL))
+        models = list(self._resources(WENXIN_MODEL))
+        yield _conditions("model", "a WenxinModel", models)
+        yield _downloads(models)
         yield from _sizes(deployments)
 
 
@@ -40,6 +42,21 @@ def _conditions(label: str, what: str, resources: Iterable[Raw]) -> Metric:
         for condition in _status(resource).get("conditions") or ():
             values = [*_place(resource), condition["type"], condition.get("reason", "")]
             family.add_metric(values, condition["status"] == "True")
+    return family
+
+
+def _downloads(models: Iterable[Raw]) -> Metric:
+    """How far each download is, or was when it ended."""
+    family = GaugeMetricFamily(
+        f"{_PREFIX}model_download_bytes",
+        "Bytes of the weights of a WenxinModel that is fetched: on its claim, and in all.",
+        labels=["namespace", "model", "state"],
+    )
+    for resource in models:
+        download = _status(resource).get("download") or {}
+        for state, field in (("done", "doneBytes"), ("total", "totalBytes")):
+            if field in download:
+                family.add_metric([*_place(resource), state], download[field])
     return family
 
 

@@ -50,6 +50,24 @@ def test_the_limit_of_autoscaling_is_told_only_where_it_is_set() -> None:
     assert [(sample.labels["deployment"], sample.value) for sample in limits] == [("ernie", 8)]
 
 
+def test_how_far_a_download_is_is_told_of_models_that_are_fetched() -> None:
+    fetched = resource("weights", download={"doneBytes": 3, "totalBytes": 7, "files": 1})
+    registry = told(models=(fetched, resource("on-a-claim")))
+    counted = {
+        (model, state): registry.get_sample_value(
+            "wenxin_operator_model_download_bytes", {"namespace": "here", "model": model, "state": state}
+        )
+        for model in ("weights", "on-a-claim")
+        for state in ("done", "total")
+    }
+    assert counted == {
+        ("weights", "done"): 3,
+        ("weights", "total"): 7,
+        ("on-a-claim", "done"): None,
+        ("on-a-claim", "total"): None,
+    }
+
+
 def test_a_resource_that_no_pass_has_seen_yet_has_no_condition_and_no_replica() -> None:
     registry = told({"metadata": {"namespace": "here", "name": "ernie"}})
     samples = {sample.name for family in registry.collect() for sample in family.samples if sample.value}
