@@ -53,12 +53,12 @@ class ModelStatus(Part):
 
     `Accepted`: the spec is valid.
 
-    `Ready`: the weights lie on a claim, each downloaded file with its SHA-256, and a Job has read the whole checkpoint
-    from it: config.json names an architecture that the runtime serves, every weight that it needs is there with the
-    right shape, and the tokenizer loads. A failed attempt is repeated after 10 s, 20 s, 40 s and so on, at most every 5
-    minutes, and goes on with what the last one fetched, so a claim that is filled later, or a hub that comes back,
-    needs no further step. After a change of source or revision it is False until the other weights are there;
-    deployments go on serving the old ones meanwhile."""
+    `Ready`: the weights lie on a claim, each downloaded file with the digest that `checksums` or the source tells, and
+    a Job has read the whole checkpoint from it: config.json names an architecture that the runtime serves, every weight
+    that it needs is there with the right shape, and the tokenizer loads. A failed attempt is repeated after 10 s, 20 s,
+    40 s and so on, at most every 5 minutes, and goes on with what the last one fetched, so a claim that is filled
+    later, or a hub that comes back, needs no further step. After a change of source or revision it is False until the
+    other weights are there; deployments go on serving the old ones meanwhile."""
     origin: str | None = Field(default=None, max_length=1024)
     """The source with its revision, a preset's included."""
     location: str | None = Field(default=None, max_length=1024)
