@@ -72,8 +72,9 @@ INPUTS = (
     Input("stop", Kind.TEXT, -1),
     Input("ignore_eos", Kind.FLAG),
     Input("logprobs", Kind.INTEGER),
-    # Triton's vLLM backend gives these outputs on demand; here they always come.
+    # Triton's vLLM backend gives these outputs on demand; here they come always, or with `logprobs`.
     Input("return_finish_reason", Kind.FLAG),
+    Input("return_logprobs", Kind.FLAG),
     Input("return_num_input_tokens", Kind.FLAG),
     Input("return_num_output_tokens", Kind.FLAG),
 )

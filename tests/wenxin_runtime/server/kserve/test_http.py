@@ -144,7 +144,7 @@ async def test_the_prompt_is_repeated_only_on_demand(server: Running) -> None:
 
 
 async def test_logprobs_come_as_the_openai_api_spells_them(server: Running) -> None:
-    body = {"inputs": [text_input(), of_json("logprobs", "INT32", 0)]}
+    body = {"inputs": [text_input(), of_json("logprobs", "INT32", 0), of_json("return_logprobs", "BOOL", True)]}
     scored = tuple(TokenLogprobs(-0.5, 1) for _ in server.tokens("hello"))
     submit, response = await answered(server, server.client.post(INFER, json=body), logprobs=scored)
     assert submit.sampling.logprobs == 0
