@@ -58,6 +58,7 @@ class PodSeen:
         since: When it began to wait for a node or to be unready, or was made; None where nothing tells.
         room: What it needs to be placed, as `rollout.Room` writes it; empty where it was made without.
         cost: Its deletion cost.
+        ready_at: When it became ready; None where it is not, or nothing tells.
     """
 
     name: str
@@ -71,6 +72,7 @@ class PodSeen:
     since: datetime | None = None
     room: str = ""
     cost: int = 0
+    ready_at: datetime | None = None
 
     @property
     def leads(self) -> bool:
@@ -97,6 +99,7 @@ def see(pod: Raw) -> PodSeen:
         since=_since(metadata, status),
         room=annotations.get(ANNOTATION_ROOM, ""),
         cost=_cost(annotations.get(ANNOTATION_DELETION_COST, "")),
+        ready_at=_moment(_condition(status, "Ready").get("lastTransitionTime")) if ready else None,
     )
 
 
@@ -105,7 +108,11 @@ def _since(metadata: Raw, status: Raw) -> datetime | None:
     conditions = (_condition(status, kind) for kind in ("PodScheduled", "Ready"))
     told = (one.get("lastTransitionTime") for one in conditions if one.get("status") == "False")
     moment = next((time for time in told if time), None) or metadata.get("creationTimestamp")
-    return datetime.fromisoformat(moment) if moment else None
+    return _moment(moment)
+
+
+def _moment(written: str | None) -> datetime | None:
+    return datetime.fromisoformat(written) if written else None
 
 
 def _cost(text: str) -> int:

@@ -7,11 +7,11 @@ story of a pass is told in tests without a cluster.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from wenxin_operator import changes, model_status, observe, status
+from wenxin_operator import changes, model_status, observe, scaling, status
 from wenxin_operator.changes import Application, Changes
 from wenxin_operator.errors import ApiError, Conflict, Forbidden, Invalid, NameTaken, NotFound
 from wenxin_operator.events import Event
@@ -151,6 +151,8 @@ def _deployment_pass(
     if seen is None:
         return None
     plan = deployment_plan.plan(seen, settings, now)
+    moments = (plan.retry_at, scaling.again_at(seen, now))
+    plan = replace(plan, retry_at=min((moment for moment in moments if moment), default=None))
     return Pass(seen.resource, seen.children, plan, lambda failure: status.deployment(seen, plan, failure, now))
 
 

@@ -71,7 +71,7 @@ def deployment(seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure 
         now: The time of transitions.
     """
     metadata, pods = seen.resource["metadata"], progress.see(seen, plan, now)
-    conditions = settle(_deployment_findings(seen, plan, failure, pods), seen.resource, now)
+    conditions = settle(_deployment_findings(seen, plan, failure, pods, now), seen.resource, now)
     present = len(pods.newest) + len(pods.older)
     spec = plan.decision.target.spec if plan.decision.target else plan.decision.spec
     selector = ",".join(f"{key}={value}" for key, value in plan.leaders.items())
@@ -89,7 +89,7 @@ def deployment(seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure 
 
 
 def _deployment_findings(
-    seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure | None, pods: Progress
+    seen: DeploymentSnapshot, plan: DeploymentPlan, failure: Failure | None, pods: Progress, now: datetime
 ) -> Iterator[Finding]:
     accepted = _accepted(plan, failure)
     model_ready = _model_ready(seen)
@@ -101,7 +101,7 @@ def _deployment_findings(
     refused = failure.problem() if failure and failure.kind in scalers.SCALERS else None
     if cached := caching.ready(seen, plan):
         yield cached
-    if scaled := scaling.active(seen, plan, refused):
+    if scaled := scaling.active(seen, plan, refused, now):
         yield scaled
     yield _ready(accepted, model_ready, progressing, plan, pods)
 

@@ -1,5 +1,6 @@
 """Who sets the count of replicas, and what ScalingActive says about it: stories of passes without a cluster."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from wenxin_operator.names import (
     API_VERSION,
     DEPLOYMENT,
     HORIZONTAL_POD_AUTOSCALER,
+    POD,
     SCALED_OBJECT,
     WENXIN_DEPLOYMENT,
     Key,
@@ -36,6 +38,14 @@ async def says(
     """What the controller writes into the autoscaler's status."""
     cluster.edit(kind, name, lambda thing: thing.update(status={"conditions": list(conditions)}))
     await cluster.settle()
+
+
+def ready_since(cluster: FakeCluster, moment: datetime) -> None:
+    """All pods are, from then on."""
+    cluster.run_pods("ernie")
+    since = {"type": "Ready", "status": "True", "lastTransitionTime": moment.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    for name in cluster.names(POD):
+        cluster.edit(POD, name, lambda thing: thing["status"].update(conditions=[since]))
 
 
 def told(cluster: FakeCluster) -> Raw:
@@ -181,6 +191,37 @@ class TestCondition:
         assert message in told(cluster)["message"]
         assert "; see `kubectl get" in told(cluster)["message"]
         assert [event.reason for event in cluster.events][-1] == reason
+
+    async def test_a_first_measurement_has_a_minute_to_come_before_anybody_is_alarmed(
+        self, cluster: FakeCluster
+    ) -> None:
+        await ask_for_one(cluster)
+        ready_since(cluster, cluster.now)
+        missing = blind("did not receive metrics for targeted pods")
+        await says(cluster, ABLE, missing)
+        assert words(cluster) == ("False", "Starting")
+        assert not any("ScalingActive" in event.note for event in cluster.events)
+        outcome = await cluster.run(WENXIN_DEPLOYMENT, "ernie")
+        assert outcome.requeue_after == 60, "nothing else would bring a pass that tells it"
+        cluster.now += timedelta(seconds=60)
+        assert (await cluster.run(WENXIN_DEPLOYMENT, "ernie")).requeue_after is None
+        assert words(cluster) == ("False", "MetricsUnavailable")
+        assert [event.reason for event in cluster.events][-1] == "MetricsUnavailable"
+
+    async def test_a_new_autoscaler_over_old_pods_has_that_minute_too(self, cluster: FakeCluster) -> None:
+        await ask_for_one(cluster)
+        ready_since(cluster, cluster.now - timedelta(hours=1))
+        made = cluster.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        cluster.edit(HORIZONTAL_POD_AUTOSCALER, "ernie", lambda thing: thing["metadata"].update(creationTimestamp=made))
+        await says(cluster, ABLE, blind("no metrics returned from custom metrics API"))
+        assert words(cluster) == ("False", "Starting")
+
+    async def test_metrics_that_go_missing_later_are_told_at_once(self, cluster: FakeCluster) -> None:
+        await ask_for_one(cluster)
+        ready_since(cluster, cluster.now - timedelta(hours=1))
+        await says(cluster, ABLE, SCALING, WITHIN)
+        await says(cluster, ABLE, blind("did not receive metrics for targeted pods"))
+        assert words(cluster) == ("False", "MetricsUnavailable")
 
     async def test_while_no_replica_is_ready_there_is_nothing_to_measure(self, cluster: FakeCluster) -> None:
         await ask_for_one(cluster)
