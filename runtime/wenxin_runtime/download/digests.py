@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from wenxin_runtime.download.listing import Digest, RemoteFile
 from wenxin_runtime.download.threads import finished
 from wenxin_runtime.errors import ConfigError, InvalidListing
@@ -118,6 +120,4 @@ def with_sums(files: tuple[RemoteFile, ...], sums: Mapping[str, Digest], where: 
     missing = [file.name for file in files if file.name not in sums]
     if missing:
         raise ConfigError(f"{where} has no line for {', '.join(missing[:3])}: add what `sha256sum` says of it")
-    return tuple(
-        RemoteFile(name=file.name, size=file.size, digest=sums[file.name], validator=file.validator) for file in files
-    )
+    return tuple(replace(file, digest=sums[file.name]) for file in files)

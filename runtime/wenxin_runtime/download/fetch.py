@@ -122,7 +122,7 @@ class Fetch:
         Raises:
             DownloadError, SourceChanged, OSError: see `complete`.
         """
-        waiting = [task for name in files if (task := self._tasks[name.name]).ledger.first_open == 0]
+        waiting = [task for file in files if (task := self._tasks[file.name]).ledger.first_open == 0]
 
         async def work() -> None:
             while waiting:
@@ -219,7 +219,7 @@ class Fetch:
                 _refuse_another_range(task.file, response, cursor.at, end)
                 await self._pour(task, response, cursor, end)
                 return True
-            _refuse_another_length(task.file, response)
+            _refuse_another_length(task.file, response, task.file.size)
             if in_one:
                 await self._pour(task, response, cursor, end)
                 return True
@@ -297,14 +297,10 @@ def _refuse_another_range(file: RemoteFile, response: httpx.Response, start: int
     wanted = (str(start), str(end - 1))
     if found is None or (found[1], found[2]) != wanted or found[3] not in ("*", str(file.size)):
         raise Transient(f"{response.url.host} answers with {value!r} for bytes {start}-{end - 1} of {file.name}")
-    _refuse_length(file, response, end - start)
+    _refuse_another_length(file, response, end - start)
 
 
-def _refuse_another_length(file: RemoteFile, response: httpx.Response) -> None:
-    _refuse_length(file, response, file.size)
-
-
-def _refuse_length(file: RemoteFile, response: httpx.Response, wanted: int) -> None:
+def _refuse_another_length(file: RemoteFile, response: httpx.Response, wanted: int) -> None:
     length = response.headers.get("Content-Length", str(wanted))
     if length != str(wanted):
         raise Transient(f"{response.url.host} has {length} bytes of {file.name} and should have {wanted}")

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import httpx
 import msgspec
+from msgspec.structs import replace
 
 from wenxin_runtime.download.digests import SUMS, sums_of
 from wenxin_runtime.download.http import Answer, Http, shown
@@ -52,7 +53,7 @@ class Web:
         gone = [name for name, file in zip(wanted, found, strict=True) if file is None and name in named]
         if gone:
             raise InvalidListing(f"{self.name} names {gone[0]} ({SUMS if sums else INDEX}) but does not have it")
-        files = tuple(_with(file, names[file.name]) for file in found if file is not None)
+        files = tuple(replace(file, digest=names[file.name]) for file in found if file is not None)
         refuse_incomplete([*(file.name for file in files), *(name for name in names if not is_wanted(name))], self.name)
         return Listing(revision=fingerprint(files), files=files, urls={file.name: urls[file.name] for file in files})
 
@@ -100,7 +101,3 @@ async def _facts(http: Http, name: str, url: httpx.URL, limit: asyncio.Semaphore
     etag = headers.get("ETag", "")
     strong = etag if etag and not etag.startswith("W/") else None
     return RemoteFile(name=name, size=int(size), validator=strong or headers.get("Last-Modified"))
-
-
-def _with(file: RemoteFile, digest: Digest | None) -> RemoteFile:
-    return RemoteFile(name=file.name, size=file.size, digest=digest, validator=file.validator)
