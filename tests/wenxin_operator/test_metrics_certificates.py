@@ -1,7 +1,11 @@
 """The metrics API's certificate: trusted at every moment, renewed long before it ends, by whichever copy."""
 
 import base64
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -77,6 +81,47 @@ def test_what_has_expired_while_nobody_looked_is_made_anew() -> None:
     made = renewed(None, HOST, NOW)
     later = NOW + AUTHORITY_LIFE + timedelta(days=1)
     assert len(renewed(made, HOST, later).authorities) == 1
+
+
+WITHOUT_A_DISK = """
+import os, sys
+from datetime import UTC, datetime
+from wenxin_operator.metrics_api import server
+from wenxin_operator.metrics_api.callers import FrontProxy
+from wenxin_operator.metrics_api.certificates import renewed
+
+def read_only(event, arguments):
+    if event.startswith(("tempfile.", "os.mkdir", "os.link", "os.symlink")):
+        raise OSError(30, f"{event}: read-only file system")
+    if event == "open" and not isinstance(arguments[0], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        raise OSError(30, f"{arguments[0]}: read-only file system")
+
+sys.addaudithook(read_only)
+try:
+    open("tried", "w")
+except OSError:
+    held = renewed(None, "metrics.svc", datetime.now(UTC))
+    before = set(os.listdir("/proc/self/fd"))
+    context = server._context(held, FrontProxy(held.bundle.decode(), (), (), (), (), ()))
+    print(context.cert_store_stats()["x509_ca"], set(os.listdir("/proc/self/fd")) - before)
+"""
+
+
+def test_the_key_is_served_from_a_read_only_root_without_tmp(tmp_path: Path) -> None:
+    """Python's ssl takes a key from a path alone. Here no program can open any path to write, as in our pods."""
+    nowhere = {name: str(tmp_path / "none") for name in ("TMPDIR", "TEMP", "TMP")}
+    environment = {**os.environ, **nowhere, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_A_DISK],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "1 set()\n"), done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_certificate_that_its_authority_did_not_issue_is_made_anew() -> None:
