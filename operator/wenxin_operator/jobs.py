@@ -30,6 +30,7 @@ class JobSeen:
         result: What the inspection printed, once it has succeeded.
         problem: Why it failed, or what keeps it from starting.
         pod: Its pod, while that runs.
+        node: Where its pod has been placed and has yet to start; empty otherwise.
     """
 
     name: str
@@ -40,6 +41,7 @@ class JobSeen:
     result: Raw | None
     problem: Problem | None
     pod: Raw | None = None
+    node: str = ""
 
 
 def see(job: Raw, job_pods: Sequence[Raw]) -> JobSeen:
@@ -57,7 +59,7 @@ def see(job: Raw, job_pods: Sequence[Raw]) -> JobSeen:
         found = _found(pod)
         trouble = None if found else Problem("ResultLost", "the inspection succeeded, but its result is gone")
     elif pod and not _ended(pod):
-        trouble = pods.problem(pod)
+        trouble = pods.problem(pod) or _not_started(pod)
     return JobSeen(
         name=name,
         source_hash=labels.get(LABEL_SOURCE, ""),
@@ -67,7 +69,21 @@ def see(job: Raw, job_pods: Sequence[Raw]) -> JobSeen:
         result=found,
         problem=trouble,
         pod=pod if pod and (pod.get("status") or {}).get("phase") == "Running" else None,
+        node=_placed_on(pod) if pod else "",
     )
+
+
+def _not_started(pod: Raw) -> Problem | None:
+    """Its image, its claim: what the node waits for stands in events, which we do not watch."""
+    name, node = pod["metadata"]["name"], _placed_on(pod)
+    words = f"pod {name} has yet to start on node {node}; `kubectl describe pod {name}` says what it waits for"
+    return Problem("WaitingForPod", words) if node else None
+
+
+def _placed_on(pod: Raw) -> str:
+    """The node that a pod which has not started is on; empty for any other."""
+    pending = (pod.get("status") or {}).get("phase") == "Pending"
+    return str((pod.get("spec") or {}).get("nodeName", "")) if pending else ""
 
 
 def writers(job_pods: Iterable[Raw]) -> frozenset[str]:

@@ -139,16 +139,32 @@ def _findings(seen: ModelSnapshot, plan: ModelPlan, failure: Failure | None) -> 
 def _told(seen: ModelSnapshot, problem: Problem) -> Iterator[str]:
     """What went wrong, what to do about it, and whether it is tried again."""
     yield problem.message
+    yield from _apart(seen)
     if isinstance(seen.spec, ModelSpec) and seen.spec.downloads and (step := STEPS.get(problem.reason)):
         yield step
     if any(job.finished for job in seen.jobs) and problem.reason not in ("ClaimNotFound", "WaitingForPod"):
         yield "tried again within 5 minutes"
 
 
+def _apart(seen: ModelSnapshot) -> Iterator[str]:
+    """A Job's pod on another node than those that mount the claim waits for as long as they are there."""
+    away = {job.node for job in seen.jobs if job.node and not job.finished}
+    if not away or not seen.held_on - away or _shared(seen):
+        return
+    nodes = ", ".join(sorted(seen.held_on - away))
+    yield (
+        f"its claim can be mounted on one node at a time, and pods that serve it run on {nodes}: where the volume is"
+        " bound to a node, scale these to 0 until the Job is done, or have a claim with ReadWriteMany"
+    )
+
+
+def _shared(seen: ModelSnapshot) -> bool:
+    return _SHARED in (((seen.claim or {}).get("spec") or {}).get("accessModes") or ())
+
+
 def _described(seen: ModelSnapshot, spec: ModelSpec, verdict: Verdict) -> str:
     facts = verdict.facts
     words = f"{facts.architecture} with {facts.parameters:,} parameters in {facts.dtype}"
-    modes = ((seen.claim or {}).get("spec") or {}).get("accessModes") or ()
-    if not spec.downloads or _SHARED in modes:
+    if not spec.downloads or _shared(seen):
         return words
     return f"{words}; its claim can be mounted on one node at a time, see spec.storage.accessModes"

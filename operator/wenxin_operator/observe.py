@@ -153,6 +153,7 @@ class ModelSnapshot:
         jobs: Its inspect and download Jobs, by attempt.
         writers: Jobs, there or gone, with a pod that may still write to the claim.
         words: What the pod that downloads said at /load, once it was asked.
+        held_on: Nodes whose pods mount its claim to serve it; looked for while a pod of its Jobs has yet to start.
     """
 
     resource: Raw
@@ -163,6 +164,7 @@ class ModelSnapshot:
     jobs: tuple[JobSeen, ...]
     writers: frozenset[str] = frozenset()
     words: Any = None
+    held_on: frozenset[str] = frozenset()
 
 
 def deployment(
@@ -220,7 +222,7 @@ def model(key: Key, reader: Reader, words: Mapping[str, Any] | None = None) -> M
         claim = _present(reader.get(PERSISTENT_VOLUME_CLAIM, key.namespace, spec.where(key.name).claim))
     children = _children(resource, key, reader)
     job_pods = reader.children(POD, key.namespace, LABEL_MODEL, key.name)
-    seen = (jobs.see(child, job_pods) for child in children if child["kind"] == JOB)
+    seen = [jobs.see(child, job_pods) for child in children if child["kind"] == JOB]
     return ModelSnapshot(
         resource=resource,
         spec=spec,
@@ -230,6 +232,7 @@ def model(key: Key, reader: Reader, words: Mapping[str, Any] | None = None) -> M
         jobs=tuple(sorted(seen, key=lambda job: job.attempt)),
         writers=jobs.writers(job_pods),
         words=next(iter((words or {}).values()), None),
+        held_on=_held_on(key, reader) if any(job.node for job in seen) else frozenset(),
     )
 
 
@@ -277,6 +280,19 @@ def controlled_by(child: Raw, owner: Raw) -> bool:
 def conditions_of(resource: Raw) -> dict[str, Raw]:
     """A resource's conditions by type."""
     return {one["type"]: one for one in (resource.get("status") or {}).get("conditions") or ()}
+
+
+def _held_on(key: Key, reader: Reader) -> frozenset[str]:
+    """Nodes on which pods of deployments that ask for this model mount its claim."""
+    users = (one for one in reader.all(WENXIN_DEPLOYMENT, key.namespace) if _model_name(one) == key.name)
+    serving = (
+        pod
+        for user in users
+        for pod in reader.children(POD, key.namespace, LABEL_DEPLOYMENT, user["metadata"]["name"])
+        if _labels(pod).get(LABEL_COMPONENT) == COMPONENT_RUNTIME
+        and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+    )
+    return frozenset(node for pod in serving if (node := (pod.get("spec") or {}).get("nodeName")))
 
 
 def _present(thing: Raw | None) -> Raw | None:
