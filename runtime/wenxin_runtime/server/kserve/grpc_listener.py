@@ -35,6 +35,8 @@ class Listener:
         options = (
             ("grpc.max_receive_message_length", service.config.max_request_bytes),
             ("grpc.max_send_message_length", _NO_LIMIT),
+            # A whole answer may take minutes, in which pings are all that is heard; by default the third ends it.
+            ("grpc.http2.max_ping_strikes", 0),
             ("grpc.so_reuseport", 0),  # else a port that is taken would be shared with whoever has it
         )
         methods = Methods(service)

@@ -291,6 +291,21 @@ async def test_a_deadline_frees_the_sequence(server: Running, over_grpc: Client)
     assert await server.engine.aborted() == (submit.request_id,)
 
 
+async def test_a_client_that_pings_often_while_it_waits_is_not_hung_up_on(server: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.server.grpc_port)
+    ping, goaway = 6, 7  # types of frames: RFC 9113, 6
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+    for _ in range(20):
+        writer.write(bytes((0, 0, 8, ping, 0, 0, 0, 0, 0, *range(8))))
+        kind = -1
+        while kind != ping:
+            length, kind = divmod(int.from_bytes((await reader.readexactly(9))[:4], "big"), 256)
+            told = await reader.readexactly(length)
+            assert kind != goaway, told
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_a_whole_answer_cannot_be_asked_for_in_pieces(over_grpc: Client) -> None:
     with pytest.raises(InferenceServerException, match=r"stream: .*ModelStreamInfer"):
         await over_grpc.infer(NAME, tensors(triton_grpc, text_input="hi", stream=True))
