@@ -56,10 +56,10 @@ def _versions(endpoint: Endpoint) -> dict[str, str]:
     return {name: each["metadata"]["resourceVersion"] for name, each in objects.items()}
 
 
-def _writes(operator: Operator, pod: str) -> float:
-    """All but the Lease, which is renewed for as long as the operator lives."""
+def _writes(operator: Operator, pod: str) -> dict[str, float]:
+    """By what was written; all but the Lease, which is renewed for as long as the operator lives."""
     metrics = operator.metrics(pod)
-    return sum(value for name, value in metrics.items() if "writes_total{" in name and "leases" not in name)
+    return {name: value for name, value in metrics.items() if "writes_total{" in name and "leases" not in name}
 
 
 def _passes(operator: Operator, pod: str) -> float:
