@@ -43,6 +43,8 @@ def test_a_deleted_child_comes_back(tiny: Endpoint, kind: str) -> None:
 
 def test_at_rest_nothing_is_written(operator: Operator, tiny: Endpoint) -> None:
     pod = operator.pod_name()
+    passes = _passes(operator, pod)
+    tiny.cluster.wait(lambda: _passes(operator, pod) >= passes + 1, seconds=60, what="rest after the last story")
     before, writes = _versions(tiny), _writes(operator, pod)
     passes = _passes(operator, pod)
     tiny.cluster.wait(lambda: _passes(operator, pod) >= passes + 3, seconds=60, what="three more passes")

@@ -93,7 +93,7 @@ async def test_sentinels_say_which_server_is_the_master_and_say_it_again_when_th
 def cluster(tmp_path) -> Iterator[list[RedisServer]]:
     """Three masters, and a replica of the first."""
     ports = free_ports(4)
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "600", "--cluster-replica-validity-factor", "0")
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-replica-validity-factor", "0")
     with contextlib.ExitStack() as held:
         nodes = [held.enter_context(running(tmp_path / str(port), *options, port=port)) for port in ports]
         clients = [held.enter_context(node.client) for node in nodes]
@@ -129,6 +129,8 @@ async def test_a_cluster_keeps_answers_on_all_its_nodes_and_a_lost_one_costs_no_
             await keeps(store, key)
         with contextlib.ExitStack() as held:
             assert all(held.enter_context(node.client).dbsize() for node in cluster[:3])
+        with cluster[0].client as first, cluster[3].client as replica:
+            await until(lambda: first.dbsize() == replica.dbsize())
         cluster[0].stop()
         assert [await store.get(key) for key in keys].count(None) > 0
         with cluster[3].client as client:
