@@ -78,6 +78,7 @@ bench: setup ## Measure us and the peers side by side; results go to bench/resul
 	$(BIN)/python -m bench.parallel
 	$(BIN)/python -m bench.structured
 	$(BIN)/python -m bench.answer_cache
+	$(BIN)/python -m bench.download
 	$(BIN)/python -m bench.reconcile
 	$(BIN)/python -m bench.autoscale
 	$(BIN)/python -m bench.operator_scale

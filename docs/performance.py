@@ -33,6 +33,7 @@ EXPECTED = {
     "parallel_cpu": ("python -m bench.parallel", "one model on several ranks of a CPU"),
     "answer_cache": ("python -m bench.answer_cache", "answers from Redis"),
     "structured": ("python -m bench.structured", "what grammars cost"),
+    "download": ("python -m bench.download", "downloads beside curl and sha256sum"),
     "reconcile": ("python -m bench.reconcile", "the operator's reconcile"),
     "autoscale": ("python -m bench.autoscale", "thresholds and pace of autoscaling"),
     "operator_scale": ("python -m bench.operator_scale", "the operator with a thousand deployments"),
