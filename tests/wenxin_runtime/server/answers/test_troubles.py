@@ -95,7 +95,8 @@ async def test_a_redis_in_trouble_costs_no_request_and_repeats_answers_once_it_i
     with trouble(redis_server):
         answers = await asyncio.gather(*(asked(writing, f"prompt {number % 6}") for number in range(12)))
         assert {answer for _, answer in answers} == {text}
-        assert {how for how, _ in answers} <= {"miss", "shared"}
+        # A flushed one is well, and may have the first answer when the second of two equal requests comes.
+        assert {how for how, _ in answers} <= {"miss", "shared"} | ({"hit"} if trouble is flushed else set())
         assert (await asked(writing, "known"))[1] == text
     monkeypatch.setattr(module, "LOOKUP_SECONDS", 5.0)
     assert await repeated(writing, "known") == text
