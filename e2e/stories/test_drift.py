@@ -54,7 +54,7 @@ def test_at_rest_nothing_is_written(operator: Operator, tiny: Endpoint) -> None:
 
 
 def _is_alone(endpoint: Endpoint) -> bool:
-    """Whether there is nothing else to reconcile: children in a namespace that goes are missed before their owner is."""
+    """Whether nothing else is there to reconcile; where a namespace goes, children are missed before their owner."""
     found = endpoint.cluster.kubectl("get", "wd,wm", "--all-namespaces", "--output=name").split()
     return sorted(name.split(".")[0] for name in found) == ["wenxindeployment", "wenxinmodel"]
 
