@@ -42,10 +42,18 @@ def download_pods(cluster: Cluster, namespace: str) -> list[Object]:
     return [pod for pod in found if pod["status"].get("phase") == "Running"]
 
 
+def _stalls(url: str) -> bool:
+    try:
+        return httpx.post(f"{url}/stall").is_success
+    except httpx.TransportError:
+        return False
+
+
 def test_download_resumed(cluster: Cluster, namespace: str, served: str) -> None:
     endpoint = Endpoint(cluster, deployment(served), namespace)
     with cluster.service(hub.NAME, hub.PORT, namespace=namespace) as url:
-        httpx.post(f"{url}/stall").raise_for_status()
+        # The Service's address may lead nowhere for a moment after the pod is ready.
+        cluster.wait(lambda: _stalls(url), seconds=SECONDS, what="the hub to answer behind its Service")
         endpoint.apply()
         model = cluster.wait(
             lambda: _under_way(cluster.find(f"wenxinmodel/{NAME}", namespace=namespace)),
