@@ -67,13 +67,6 @@ def test_resources_are_counted_by_condition(telemetry: Telemetry) -> None:
     assert value(telemetry, "resources", kind=WENXIN_DEPLOYMENT, condition="Accepted", status="True") == 2
 
 
-def test_a_review_is_a_question_and_no_write(telemetry: Telemetry) -> None:
-    telemetry.requested("POST", "subjectaccessreviews", 201)
-    assert value(telemetry, "api_requests_total", method="POST", resource="subjectaccessreviews", code="201") == 1
-    labels = frozenset({("method", "POST"), ("resource", "subjectaccessreviews")})
-    assert ("wenxin_operator_writes_total", labels) not in samples(telemetry)
-
-
 def test_passes_and_requests_are_counted(telemetry: Telemetry) -> None:
     telemetry.passed(WENXIN_DEPLOYMENT, "changed", 0.02)
     telemetry.requested("GET", "pods", 200)
