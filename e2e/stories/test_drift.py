@@ -68,7 +68,11 @@ def _versions(endpoint: Endpoint) -> dict[str, str]:
 def _writes(operator: Operator, pod: str) -> dict[str, float]:
     """By what was written; all but the Lease, which is renewed for as long as the operator lives."""
     metrics = operator.metrics(pod)
-    return {name: value for name, value in metrics.items() if "writes_total{" in name and "leases" not in name}
+    return {
+        name: value
+        for name, value in metrics.items()
+        if "writes_total{" in name and "leases" not in name and "reviews" not in name
+    }
 
 
 def _passes(operator: Operator, pod: str) -> float:
